@@ -1,0 +1,113 @@
+"""Norm balls around zero: size, projection, steepest step and a random point, for each row of a batch.
+
+Every radius is one number or one a row. The `linf`, `l2` and `l1` norms are of the whole image, and `l0` counts the
+entries that are not zero; `dual` is what bounds a linear function over the ball (Hölder's inequality).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from algorithms.streams import Streams
+from algorithms.tensors import Images, PerRow, per_row
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+Radius = float | Tensor  # one for all rows, or (batch,)
+
+ORDER: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
+DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
+
+
+def size(delta: Images, norm: Norm) -> PerRow:
+    """The norm of each row."""
+    sizes: Tensor = torch.linalg.vector_norm(delta.flatten(1), ORDER[norm], dim=1)
+    return sizes
+
+
+def dual(delta: Images, norm: Norm) -> PerRow:
+    """The dual norm of each row: the largest inner product with a point of the unit ball of `norm`."""
+    return size(delta, DUAL[norm])
+
+
+def project(delta: Images, norm: Norm, eps: Radius) -> Images:
+    """The nearest point (in l2) of the ball of radius `eps`."""
+    radius = _radius(eps, delta)
+    if norm == "linf":
+        return torch.minimum(torch.maximum(delta, -radius), radius)
+    if norm == "l2":
+        return delta * (radius / per_row(size(delta, "l2"), delta).clamp_min(1e-30)).clamp(max=1)
+    if norm == "l1":
+        return _project_l1(delta, radius)
+    return _keep_largest(delta, radius)
+
+
+def steepest(gradient: Images, norm: Norm) -> Images:
+    """The step of size one (in `norm`) that raises a linear function most; zero where the gradient is zero.
+
+    In l1 all of it goes into the largest entry; equal entries share it.
+    """
+    if norm == "linf":
+        return gradient.sign()
+    if norm == "l2":
+        return gradient / per_row(size(gradient, "l2"), gradient).clamp_min(1e-30)
+    largest = gradient.abs() == per_row(size(gradient, "linf"), gradient)
+    step = gradient.sign() * largest
+    return step / per_row(size(step, "l1"), step).clamp_min(1)
+
+
+def sparse_step(gradient: Images, kept: float) -> Images:
+    """SLIDE's l1 step of size one: equal steps along the signs of the largest share `kept` of the entries.
+
+    (Tramèr and Boneh 2019, https://arxiv.org/abs/1904.13000, section 3.2.) At least one entry is kept.
+    """
+    flat = gradient.flatten(1)
+    count = max(1, round(kept * flat.shape[1]))
+    threshold = flat.abs().topk(count, dim=1).values[:, -1:]
+    step = flat.sign() * (flat.abs() >= threshold)
+    return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
+
+
+def random_point(x: Images, norm: Norm, eps: Radius, streams: Streams, draw: int = 0) -> Images:
+    """A point uniform in the ball of radius `eps`, shaped like `x`; each row from its own stream."""
+    shape, radius = tuple(x.shape[1:]), _radius(eps, x)
+    if norm == "linf":
+        return (2 * streams.uniform(shape, draw, dtype=x.dtype) - 1) * radius
+    count = x[0].numel()
+    if norm == "l2":
+        inside = streams.fork(1).uniform((1,), draw, dtype=x.dtype)[:, 0] ** (1 / count)
+        return steepest(streams.normal(shape, draw, dtype=x.dtype), "l2") * per_row(inside, x) * radius
+    if norm == "l1":  # the first `count` of count + 1 exponentials over their sum are uniform in the simplex's cone
+        spread = -torch.log1p(-streams.uniform((count + 1,), draw, dtype=x.dtype))
+        inside = (spread[:, :-1] / spread.sum(1, keepdim=True)).view_as(x)
+        return inside * streams.fork(1).signs(shape, draw, dtype=x.dtype) * radius
+    raise ValueError(f"no random point in an {norm} ball: choose linf, l2 or l1")
+
+
+def _radius(eps: Radius, like: Tensor) -> Tensor:
+    """`eps` as a tensor that broadcasts over the rows of `like`."""
+    radius = torch.as_tensor(eps, dtype=like.dtype, device=like.device)
+    return per_row(radius, like) if radius.dim() else radius
+
+
+def _project_l1(delta: Tensor, radius: Tensor) -> Tensor:
+    """Projection on the l1 ball by sorting (Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191)."""
+    flat = delta.flatten(1)
+    bound = radius.reshape(-1, 1)
+    ordered = flat.abs().sort(dim=1, descending=True).values
+    excess = ordered.cumsum(1) - bound
+    counts = torch.arange(1, flat.shape[1] + 1, device=delta.device)
+    active = (ordered * counts > excess).sum(1, keepdim=True).clamp_min(1)
+    shift = excess.gather(1, active - 1) / active
+    shrunk = flat.sign() * (flat.abs() - shift.clamp_min(0)).clamp_min(0)
+    return torch.where(flat.abs().sum(1, keepdim=True) <= bound, flat, shrunk).view_as(delta)
+
+
+def _keep_largest(delta: Tensor, count: Tensor) -> Tensor:
+    """Projection on the l0 ball: the `count` largest entries stay; of equal ones, the first."""
+    flat = delta.flatten(1)
+    order = flat.abs().argsort(dim=1, descending=True, stable=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(flat.shape[1], device=flat.device).expand_as(order))
+    return (flat * (rank < count.reshape(-1, 1))).view_as(delta)

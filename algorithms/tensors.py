@@ -1,0 +1,19 @@
+"""Shapes, types and ranges of the tensors that the algorithms exchange, named once."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float, Int64, Shaped
+from torch import Tensor
+
+Images = Float[Tensor, "batch channels height width"]  # pixels in [0, 1]
+Labels = Int64[Tensor, "batch"]  # classes 0 .. classes - 1
+Logits = Float[Tensor, "batch classes"]  # before the softmax
+PerRow = Float[Tensor, "batch"]  # one number an example
+Mask = Bool[Tensor, "batch"]  # one flag an example
+Counts = Int64[Tensor, "batch"]  # one count an example
+Rows = Shaped[Tensor, "batch ..."]  # anything with one entry an example
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """`values` (batch,) with the trailing axes of `like`, so that it broadcasts over its rows."""
+    return values.view(-1, *([1] * (like.dim() - 1)))

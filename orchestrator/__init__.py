@@ -1,0 +1,1 @@
+"""The orchestrator: recipes, the training loop, tracking, evaluation, reports and the command line."""

@@ -1,0 +1,140 @@
+"""A recipe: everything that decides a run's result, as frozen dataclasses. A TOML file is the same thing in text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+from algorithms import checks
+from algorithms.attacks import Attack
+from algorithms.attacks.pgd import PGD
+from algorithms.defenses import Defense
+from algorithms.defenses.standard import Standard
+from algorithms.models import Model
+from algorithms.models.cnn4 import Cnn4
+from algorithms.updates import Update
+from algorithms.updates.sgd import SGD
+from workers.augmentation import Augmentation
+from workers.datasets import Dataset
+from workers.datasets.digits import Digits
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """The loop: what a step is, and how old the attacked parameters may be."""
+
+    epochs: int = 10
+    batch: int = 128  # examples a step; what remains of an epoch after whole batches is left out, other ones each epoch
+    shard: int = 32  # examples a shard, which one attacker works on at a time; divides the batch
+    lag: int = 0  # attacks see parameters exactly this many updates old
+    exchange: Literal["examples", "gradients"] = "examples"  # what attackers send back
+    average: float = 0.0  # decay of the moving average of weights, which is then the model; 0: none
+    checkpoint_every: int = 200  # steps between checkpoints; the end of an epoch is always one
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        checks.at_least("epochs", self.epochs, 1, "passes over the training examples")
+        checks.at_least("shard", self.shard, 1, "examples a shard")
+        checks.at_least("batch", self.batch, 1, "examples a step")
+        if self.batch % self.shard:
+            raise ValueError(f"shard: a divisor of batch = {self.batch}, not {self.shard}")
+        checks.between("lag", self.lag, 0, 1000, "a number of updates")
+        checks.between("average", self.average, 0, 0.999999, "a decay")
+        checks.at_least("checkpoint_every", self.checkpoint_every, 1, "steps between checkpoints")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """What is measured at the end of an epoch, on examples kept out of the training."""
+
+    share: float = 0.1  # of the training part, drawn by the recipe's seed
+    attack: Attack = field(default_factory=PGD)
+    examples: int = 512  # at most this many of them are attacked
+    every: int = 1  # epochs
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        checks.between("share", self.share, 0, 0.9, "a share of the training part")
+        checks.at_least("examples", self.examples, 1, "a number of examples")
+        checks.at_least("every", self.every, 1, "a number of epochs")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who does the work. Nothing here changes a result, but for `threads` and `device`."""
+
+    backend: Literal["ray", "inline"] = "ray"
+    address: str = ""  # of a Ray cluster; empty: RAY_ADDRESS if it is set, else a local cluster of this run's own
+    attackers: int = 2
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: int = 1  # of torch, in each worker
+    attacker_cpus: float = 1.0
+    attacker_gpus: float = 0.0  # a fraction shares a GPU among attackers
+    trainer_cpus: float = 1.0
+    trainer_gpus: float = 0.0
+    deadline: float = 600.0  # seconds that one call may take before its worker is replaced
+    start_deadline: float = 180.0  # seconds that a worker may take to start
+    start_failures: int = 3  # workers that may fail to start before the run stops
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        checks.at_least("attackers", self.attackers, 1, "a number of workers")
+        checks.at_least("threads", self.threads, 1, "a number of threads")
+        for name in ("attacker_cpus", "attacker_gpus", "trainer_cpus", "trainer_gpus"):
+            checks.at_least(name, getattr(self, name), 0, "a number of processors, or a fraction of one")
+        checks.between("deadline", self.deadline, 1, 1e6, "a number of seconds")
+        checks.between("start_deadline", self.start_deadline, 1, 1e6, "a number of seconds")
+        checks.at_least("start_failures", self.start_failures, 0, "a number of workers")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What is measured when the training is over, on the test part."""
+
+    suite: str = "quick"  # a name from `sparring list suites`, or a path to a TOML file
+    norm: Literal["linf", "l2", "l1", "l0"] = "linf"
+    eps: float = 0.3  # the radius that robust accuracy is quoted at
+    examples: int = 0  # the first so many of the test part; 0: all
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        checks.radius(self.norm, self.eps)
+        checks.at_least("examples", self.examples, 0, "a number of examples")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """Where runs are recorded."""
+
+    uri: str = ""  # of an MLflow server; empty: MLFLOW_TRACKING_URI if it is set, else a SQLite file in `folder`
+    experiment: str = "sparring"
+    folder: str = "runs"  # run folders: checkpoints, records, evaluations
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an empty name."""
+        if not self.experiment or not self.folder:
+            raise ValueError("experiment and folder: a name, not an empty text")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A run. Every section has defaults: the empty recipe trains the bundled digits without a defense."""
+
+    name: str = "run"
+    seed: int = 0
+    dataset: Dataset = field(default_factory=Digits)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    model: Model = field(default_factory=Cnn4)
+    defense: Defense = field(default_factory=Standard)
+    update: Update = field(default_factory=SGD)
+    train: Train = field(default_factory=Train)
+    validation: Validation = field(default_factory=Validation)
+    workers: Workers = field(default_factory=Workers)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    tracking: Tracking = field(default_factory=Tracking)

@@ -1,0 +1,1 @@
+"""Workers run the algorithms on shards of data. Plain classes; only `pool` and its like know Ray."""

@@ -1,0 +1,74 @@
+"""What travels between driver and workers: names of work, never the data that they can derive or read themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from algorithms.defenses import Defense
+from algorithms.models import Model
+from algorithms.updates import Update
+from workers.augmentation import Augmentation
+from workers.datasets import Dataset
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """All that a worker must know of a run. The number of workers is not in it: no result depends on it."""
+
+    seed: int
+    dataset: Dataset
+    augmentation: Augmentation
+    model: Model
+    defense: Defense
+    update: Update
+    validation: float  # share of the training part that is kept out
+    epochs: int
+    batch: int
+    shard: int
+    lag: int
+    exchange: Literal["examples", "gradients"]
+    average: float  # decay of the moving average of weights; 0: none
+    device: Literal["cpu", "cuda"]
+    threads: int
+
+
+class Shard(NamedTuple):
+    """A fixed-size piece of a training batch, by name."""
+
+    epoch: int
+    step: int  # counted over the whole run; also the version of the parameters before it
+    index: int  # within the batch
+
+
+class Snapshot(NamedTuple):
+    """Parameters and buffers of a model after `version` updates, as one flat array of bytes."""
+
+    version: int
+    data: NDArray[np.uint8]
+
+
+class ShardReport(NamedTuple):
+    """What an attacker tells the driver about a shard; the examples themselves go to the trainer."""
+
+    shard: Shard
+    version: int  # of the parameters that were attacked
+    seconds: float
+    examples: int
+    forwards: int  # passes over single examples
+    backwards: int
+    fooled: float  # share of the examples that fool the attacked model; NaN if it was not measured
+    clean_accuracy: float  # of the attacked model on this shard; NaN but for the first shard of a step
+
+
+class StepReport(NamedTuple):
+    """What the trainer tells the driver about an update."""
+
+    step: int
+    loss: float
+    gradient_norm: float
+    seconds: float
