@@ -1,0 +1,76 @@
+"""A run's folder: where its recipe, checkpoints, records and evaluations lie."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, final
+
+
+@final
+@dataclass(frozen=True)
+class RunFolder:
+    """`<tracking folder>/<run name>/`. The name is unique in its folder and is the run's name in MLflow too."""
+
+    path: Path
+
+    @classmethod
+    def find(cls, run: str | Path, folder: str | Path = "runs") -> Self:
+        """The folder of a run given by path or by name. Raises ValueError, naming the runs that exist, if there is none."""
+        for path in (Path(run), Path(folder) / run):
+            if (path / "recipe.json").is_file():
+                return cls(path.resolve())
+        known = sorted(p.parent.name for p in Path(folder).glob("*/recipe.json"))
+        there = ", ".join(known[-8:]) if known else "none yet"
+        raise ValueError(f"no run {str(run)!r} here or in {folder}; runs there: {there}")
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe, JSON."""
+        return self.path / "recipe.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The finished model's weights, safetensors; missing until the training is over."""
+        return self.path / "model.safetensors"
+
+    @property
+    def records(self) -> Path:
+        """Folder of the records on their way to MLflow."""
+        return self.path / "records"
+
+    @property
+    def evaluations(self) -> Path:
+        """Folder of evaluations, one folder a suite."""
+        return self.path / "evaluations"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes beside `path`, flushes to the disk and renames: a reader sees the whole of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as readable JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
