@@ -172,16 +172,19 @@ def search(
     x: Images,
     y: Labels,
     *,
-    rng: torch.Generator,
+    rng: torch.Generator | Streams,
     policy: Policy = "first success",
     stop: Stop | None = None,
 ) -> Record:
     """Runs `attack` on every row. `stop` ends single rows early (dynamic training); `rng` lives on the CPU.
 
+    Streams in place of a generator say what each row draws: an evaluation keys them by example, so that an example's
+    draws do not depend on the rows beside it.
+
     Raises ValueError for images outside [0, 1], NaN, an empty batch, wrong labels and a model that cannot be attacked.
     """
     check(x, y)
-    streams = Streams.draw(rng, len(x), x.device)
+    streams = rng if isinstance(rng, Streams) else Streams.draw(rng, len(x), x.device)
     with frozen(model):
         ledger = Ledger(attack, x.detach(), y, policy)
         for restart in range(attack.restarts):
