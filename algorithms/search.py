@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from algorithms import balls, losses
 from algorithms.gradients import Evaluated, differentiate, predict
@@ -47,7 +48,24 @@ class Visit(NamedTuple):
     gradient: Images
 
 
+Values = Float[Tensor, "batch values"]  # several numbers an example, one for each class or boundary, say
 Stop = Callable[[Visit], Mask]  # rows for which it is True take no further step
+
+
+class Jacobian(NamedTuple):
+    """A point that the model has seen: its logits, several values of them, and the input gradient of each value."""
+
+    logits: Logits
+    values: Values
+    gradients: Float[Tensor, "batch values channels height width"]
+
+
+class Best(NamedTuple):
+    """The best point of every row so far, for rules that return to it or bound themselves by it."""
+
+    x_adv: Images  # where nothing has fooled yet: the point of highest loss
+    success: Mask
+    norm: PerRow  # of the smallest adversarial point, infinite where there is none; kept for minimal-norm attacks only
 
 
 @final
@@ -105,6 +123,13 @@ class Problem:
         self.x: Images = ledger.x[rows]
         self.y: Labels = ledger.y[rows]
         self.done: Mask | None = None  # None until a row may be done: then nothing has to be asked of the device
+        self.restart = 0  # which of the attack's restarts this is; 0 is the first search
+
+    @property
+    def best(self) -> Best:
+        """The best points of these rows so far, earlier restarts included."""
+        ledger = self.ledger
+        return Best(ledger.best[self.rows], ledger.success[self.rows], ledger.norm[self.rows])
 
     def gradient(self, x_adv: Images, loss: losses.Loss = "cross_entropy") -> Evaluated:
         """Logits, loss and input gradient at `x_adv`, which is judged on the way. One forward and one backward pass."""
@@ -123,6 +148,24 @@ class Problem:
         if self.stop is not None:
             self.finish(self.stop(Visit(self.x, x_adv.detach(), self.y, gradient)))
         return evaluated
+
+    def jacobian(self, x_adv: Images, values: Callable[[Logits], Values]) -> Jacobian:
+        """Logits, k `values` of them a row, and the input gradient of each, all from one forward pass.
+
+        For rules that look at several classes at once: `values` maps logits to (batch, k), one number for each class or
+        boundary of interest, and should hold only what is needed, as it costs one forward and k backward passes. The
+        point is judged on the way. A stopping rule is not asked. `algorithms.boundaries` has the usual `values`.
+        """
+        x_adv = x_adv.detach().requires_grad_(True)
+        with torch.enable_grad():
+            logits = self._logits(x_adv)
+            columns = values(logits).unbind(1)
+            more = [True] * (len(columns) - 1) + [False]
+            gradients = [differentiate(c, x_adv, again=again) for c, again in zip(columns, more, strict=True)]
+        self.count(forwards=1, backwards=len(columns))
+        logits = logits.detach()
+        self._judge(x_adv.detach(), logits, self.loss(logits, self.ledger.attack.loss))
+        return Jacobian(logits, torch.stack(columns, 1).detach(), torch.stack(gradients, 1))
 
     def predict(self, x_adv: Images, loss: losses.Loss = "cross_entropy") -> Logits:
         """Logits at `x_adv`, which is judged on the way. One forward pass."""
@@ -163,6 +206,7 @@ class Problem:
             return self, state
         keep = ~self.done
         rest = Problem(self.model, self.ledger, self.rows[keep], self.streams.select(keep), self.stop)
+        rest.restart = self.restart
         return rest, type(state)(*(None if part is None else part[keep] for part in state))
 
 
@@ -190,7 +234,9 @@ def search(
         for restart in range(attack.restarts):
             rows = standing(ledger)
             if len(rows):
-                descend(attack, Problem(model, ledger, rows, streams.select(rows).fork(restart), stop))
+                problem = Problem(model, ledger, rows, streams.select(rows).fork(restart), stop)
+                problem.restart = restart
+                descend(attack, problem)
     if policy != "last" and not torch.isfinite(ledger.value).all():
         raise ValueError("the model gave no finite loss for some images: its weights or its output hold NaN")
     return ledger.record()
