@@ -15,7 +15,7 @@ class Update(ABC):
     """One step from parameters and gradients to new parameters. Nothing is changed in place."""
 
     def at(self, progress: float) -> Self:
-        """This update at a point of the training, 0 at its start and 1 at its end. A schedule returns a new value."""
+        """The update at a point of the training, 0 at its start and 1 at its end. A schedule returns a new value."""
         return self
 
     @abstractmethod
