@@ -1,0 +1,74 @@
+"""An attacker: turns shards into adversarial examples. It keeps nothing but a cache, so any other can do its work."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, final
+
+import torch
+from numpy.typing import NDArray
+
+from algorithms.gradients import predict
+from algorithms.modes import evaluating
+from algorithms.search import Record
+from workers import runtime
+from workers.bench import Batch, Bench
+from workers.cache import open_split
+from workers.descent import ShardGradient, array
+from workers.judge import Judged, JudgeTask, judge
+from workers.messages import Shard, ShardReport, Snapshot, Work
+
+
+@final
+class Attacker:
+    """Works on one call at a time; every call carries the parameters that it is about."""
+
+    def __init__(self, work: Work) -> None:
+        self.bench = Bench(work)
+        self.loaded = -1  # version of the parameters in the model
+
+    def fingerprint(self) -> tuple[runtime.Fingerprint, None]:
+        """What decides the last bits of this worker's arithmetic. Answers once the worker has started."""
+        return runtime.fingerprint(self.bench.device), None
+
+    def attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
+        """Examples of a shard against the parameters `taken`, or the gradient on them, with a report."""
+        began = time.perf_counter()
+        if self.loaded != taken.version:
+            runtime.load(self.bench.model, taken)
+            self.loaded = taken.version
+        batch = self.bench.read(shard)
+        rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.index)
+        record = self.bench.defense(shard.step).perturb(self.bench.model, batch.x, batch.y, rng=rng)
+        clean = self._accuracy(batch) if shard.index == 0 else math.nan
+        payload: NDArray[Any] | ShardGradient = array(record.x_adv)
+        if self.bench.work.exchange == "gradients":
+            payload = self.bench.gradient(shard, batch, record.x_adv)
+        return report(shard, taken.version, record, clean, time.perf_counter() - began), payload
+
+    def judge(self, task: JudgeTask, taken: Snapshot) -> tuple[Judged, None]:
+        """What an attack makes of some examples, a row an example (evaluation and validation)."""
+        runtime.load(self.bench.model, taken)
+        self.loaded = -1
+        split = open_split(self.bench.work.dataset, task.part)
+        return judge(self.bench.model, split, task), None
+
+    def _accuracy(self, batch: Batch) -> float:
+        with torch.inference_mode(), evaluating(self.bench.model):
+            return (predict(self.bench.model, batch.x).argmax(1) == batch.y).float().mean().item()
+
+
+def report(shard: Shard, version: int, record: Record, clean: float, seconds: float) -> ShardReport:
+    """The small facts about a shard that has been attacked."""
+    attacked = int(record.backwards.sum()) > 0
+    return ShardReport(
+        shard=shard,
+        version=version,
+        seconds=seconds,
+        examples=len(record.x_adv),
+        forwards=int(record.forwards.sum()),
+        backwards=int(record.backwards.sum()),
+        fooled=record.success.float().mean().item() if attacked else math.nan,
+        clean_accuracy=clean,
+    )

@@ -1,0 +1,56 @@
+"""What attackers and trainers have in common: the run's examples, its network, and the gradient on a shard."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+import torch
+
+from algorithms.defenses import Defense
+from algorithms.tensors import Images, Labels
+from workers import runtime, schedule
+from workers.cache import open_split
+from workers.descent import ShardGradient, shard_gradient
+from workers.messages import Shard, Work
+
+
+class Batch(NamedTuple):
+    """A shard's examples, augmented."""
+
+    x: Images
+    y: Labels
+
+
+@final
+class Bench:
+    """A worker's network and data, made from nothing but the `Work`."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.device = runtime.prepare(work.device, work.threads)
+        self.split = open_split(work.dataset, "train")
+        network = runtime.build(work.model, self.split.shape, len(self.split.classes), work.seed)
+        self.model = network.to(self.device)
+        self.steps = work.epochs * schedule.steps_per_epoch(work, len(self.split))
+
+    def progress(self, step: int) -> float:
+        """How far the run has come before `step`, in [0, 1)."""
+        return schedule.progress(step, self.steps)
+
+    def defense(self, step: int) -> Defense:
+        """The run's defense as it is at `step`."""
+        return self.work.defense.at(self.progress(step))
+
+    def read(self, shard: Shard) -> Batch:
+        """The examples of a shard, with their augmentation."""
+        chosen = schedule.indices(self.work, len(self.split), shard)
+        seed = runtime.seed_of(self.work.seed, "augment")
+        x = self.work.augmentation(
+            self.split.images(chosen), seed=seed, epoch=shard.epoch, indices=torch.from_numpy(chosen)
+        )
+        return Batch(x.to(self.device), self.split.labels(chosen).to(self.device))
+
+    def gradient(self, shard: Shard, batch: Batch, x_adv: Images) -> ShardGradient:
+        """The gradient of the defense's loss on a shard."""
+        rng = runtime.rng_of(self.work.seed, "loss", shard.epoch, shard.step, shard.index)
+        return shard_gradient(self.model, self.defense(shard.step), (batch.x, x_adv, batch.y), rng)

@@ -1,0 +1,86 @@
+"""What makes a worker's arithmetic repeatable: seeds that are counters, fixed threads, models as flat bytes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from algorithms.models import Model, Shape
+from workers.messages import Snapshot
+
+STREAMS = ("weights", "split", "order", "augment", "attack", "loss", "evaluate")  # purposes of random numbers
+
+
+def seed_of(run_seed: int, stream: str, *key: int) -> int:
+    """A seed in [0, 2**63) for one purpose and place of a run. It is a counter: there is no random state to save."""
+    sequence = np.random.SeedSequence((run_seed, STREAMS.index(stream), *key))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def rng_of(run_seed: int, stream: str, *key: int) -> torch.Generator:
+    """A torch generator, on the CPU, for one purpose and place of a run."""
+    return torch.Generator().manual_seed(seed_of(run_seed, stream, *key))
+
+
+class Fingerprint(NamedTuple):
+    """What decides the last bits of a worker's arithmetic."""
+
+    torch: str
+    device: str
+    threads: int
+
+
+def prepare(device: str, threads: int) -> torch.device:
+    """Fixes the threads of this process and forbids operations that give other bits each time."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = False
+    return torch.device(device)
+
+
+def fingerprint(device: torch.device) -> Fingerprint:
+    """This process's: unlike workers must not share a deterministic run."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return Fingerprint(torch.__version__, kind, torch.get_num_threads())
+
+
+def build(model: Model, shape: Shape, classes: int, seed: int) -> nn.Module:
+    """A fresh network whose initial weights depend on `seed` alone; torch's global generator stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "weights"))
+        return model.build(shape, classes)
+
+
+def flatten(tensors: Mapping[str, Tensor]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    """All tensors' bytes, one after the other in their order."""
+    parts = [t.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy() for t in tensors.values()]
+    return np.concatenate(parts) if parts else np.empty(0, np.uint8)
+
+
+def unflatten(data: np.ndarray[tuple[int], np.dtype[np.uint8]], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `flatten` was given, as copies shaped and typed like `like`. Raises ValueError if sizes differ."""
+    sizes = [t.numel() * t.element_size() for t in like.values()]
+    if sum(sizes) != data.nbytes:
+        raise ValueError(f"a snapshot of {data.nbytes} bytes does not fit a model of {sum(sizes)} bytes")
+    tensors, start = {}, 0
+    for (name, tensor), size in zip(like.items(), sizes, strict=True):
+        piece = torch.from_numpy(data[start : start + size].copy())
+        tensors[name] = piece.view(tensor.dtype).view(tensor.shape).to(tensor.device)
+        start += size
+    return tensors
+
+
+def snapshot(model: nn.Module, version: int) -> Snapshot:
+    """The model's parameters and buffers after `version` updates."""
+    return Snapshot(version, flatten(model.state_dict()))
+
+
+def load(model: nn.Module, taken: Snapshot) -> None:
+    """Copies a snapshot into a model of the same architecture."""
+    model.load_state_dict(unflatten(taken.data, model.state_dict()))
