@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, final
+from pathlib import Path
+from typing import Literal, Self, final
 
 from algorithms import checks
 from algorithms.attacks import Attack
@@ -17,6 +20,8 @@ from algorithms.updates.sgd import SGD
 from workers.augmentation import Augmentation
 from workers.datasets import Dataset
 from workers.datasets.digits import Digits
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a run, which becomes the name of a folder
 
 
 @final
@@ -138,3 +143,20 @@ class Recipe:
     workers: Workers = field(default_factory=Workers)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a name that no folder should have, and for a negative seed."""
+        if not NAME.fullmatch(self.name):
+            raise ValueError(f"name: up to 100 letters, digits, dots, dashes and underscores, not {self.name[:100]!r}")
+        checks.at_least("seed", self.seed, 0, "a whole number")
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """The recipe in a TOML file, changed by overrides such as `train.epochs=5`.
+
+        Raises RecipeError, a ValueError that says in one line what is wrong where.
+        """
+        from orchestrator.config import load_recipe  # noqa: PLC0415 - it needs this module
+
+        recipe: Self = load_recipe(path, overrides)
+        return recipe
