@@ -1,8 +1,8 @@
 """A dataset as one Arrow file a part, which every worker of a machine maps into its memory.
 
 The file's name is a hash of its source's content, so that a changed source has a new file. It is written beside,
-flushed and renamed: who finds it finds the whole of it. It holds a SHA-256 of its pixels, labels and classes, which each
-process checks once.
+flushed and renamed: who finds it finds the whole of it. It holds a SHA-256 of its pixels, labels and classes, which
+each process checks once.
 """
 
 from __future__ import annotations
