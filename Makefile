@@ -25,6 +25,7 @@ help:
 	@echo "make clean     removes what make has made, but no runs"
 
 install: $(VENV)/.installed
+	@echo "$(BIN)/sparring is installed."
 
 demo: $(VENV)/.installed
 	$(BIN)/sparring demo
@@ -38,8 +39,9 @@ lint: $(VENV)/.installed-dev
 test: lint
 	$(BIN)/python -m pytest
 
+# The variables silence advertisements of successors.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html"
 
 clean:
