@@ -69,7 +69,7 @@ class Split:
 
     def images(self, indices: Indices) -> Images:
         """(batch, channels, height, width) float32 in [0, 1], a tensor of the caller's own."""
-        return self.pixels(indices).to(torch.float32) / 255
+        return self.pixels(indices).to(torch.float32).div_(255)
 
     def labels(self, indices: Indices) -> Labels:
         """(batch,) int64, a tensor of the caller's own."""
@@ -94,8 +94,12 @@ def open_split(dataset: Dataset, part: Part, folder: str | Path | None = None) -
         raise ValueError(f"part: one of {', '.join(get_args(Part))}, not {part!r}")
     fingerprint = _fingerprint(dataset, part)
     path = cache_file(dataset, part, fingerprint, cache_folder(folder))
-    split, _ = _attempt(path, fingerprint)
-    return split or _made(dataset, part, path, fingerprint)
+    try:
+        split, _ = _attempt(path, fingerprint)
+        return _made(dataset, part, path, fingerprint) if split is None else split
+    except OSError as error:
+        remedy = "free some space there, or name another folder in SPARRING_CACHE"
+        raise ValueError(f"{path}: the dataset's cache cannot be used ({error}); {remedy}") from error
 
 
 def _fingerprint(dataset: Dataset, part: Part) -> str:
@@ -121,15 +125,11 @@ def cache_file(dataset: Dataset, part: Part, fingerprint: str, folder: Path) -> 
 
 def _made(dataset: Dataset, part: Part, path: Path, fingerprint: str) -> Split:
     """Makes the cache file from the source, unless another process just did."""
-    try:
-        with locked(path.with_name(f".{path.name}.lock")):
+    with locked(path.with_name(f".{path.name}.lock")):
+        split, damage = _attempt(path, fingerprint)
+        if split is None:
+            _write(path, _source(dataset, part, path, fingerprint, damage), fingerprint)
             split, damage = _attempt(path, fingerprint)
-            if split is None:
-                _write(path, _source(dataset, part, path, fingerprint, damage), fingerprint)
-                split, damage = _attempt(path, fingerprint)
-    except OSError as error:
-        remedy = "free some space there, or name another folder in SPARRING_CACHE"
-        raise ValueError(f"{path}: the dataset's cache cannot be written ({error}); {remedy}") from error
     if split is None:
         raise ValueError(f"{path}: was just written and is not what was written ({damage}); check the disk")
     return split
@@ -142,29 +142,27 @@ def _source(dataset: Dataset, part: Part, path: Path, fingerprint: str, damage: 
     name = plugins.name_of(dataset)
     try:
         examples = dataset.read(part)
-        if dataset.fingerprint(part) != fingerprint:
-            raise ValueError("the source changed while it was read; start again")  # noqa: TRY301
+        _check(examples)
+        now = dataset.fingerprint(part)
     except (ValueError, OSError) as error:
         lost = f"the cache file {path} is damaged ({damage}) and cannot be made again: " if damage else ""
         raise ValueError(f"dataset {name}, {part}: {lost}{error}") from error
-    wrong = _wrong(examples)
-    if wrong:
-        raise ValueError(f"dataset {name}, {part}: {wrong}")
+    if now != fingerprint:
+        raise ValueError(f"dataset {name}, {part}: the source changed while it was read; start again")
     return examples
 
 
-def _wrong(examples: Examples) -> str:
-    """What is wrong with examples that a dataset read; empty if nothing is."""
+def _check(examples: Examples) -> None:
+    """Raises ValueError for examples that are not what `Examples` promises."""
     images, labels, classes = examples
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        return f"images must be uint8 (count, channels, height, width), not {images.dtype} {images.shape}"
+        raise ValueError(f"images must be uint8 (count, channels, height, width), not {images.dtype} {images.shape}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-        return f"labels must be int64 ({len(images)},), one an image, not {labels.dtype} {labels.shape}"
+        raise ValueError(f"labels must be int64 ({len(images)},), one an image, not {labels.dtype} {labels.shape}")
     outside = np.flatnonzero((labels < 0) | (labels >= len(classes)))
     if len(outside):
-        row = int(outside[0])
-        return f"row {row}: a label of 0 .. {len(classes) - 1}, not {labels[row]}"
-    return ""
+        row = outside[0]
+        raise ValueError(f"row {row}: a label of 0 .. {len(classes) - 1}, not {labels[row]}")
 
 
 def _write(path: Path, examples: Examples, fingerprint: str) -> None:
@@ -234,5 +232,5 @@ def _parsed(path: Path) -> tuple[Split, str]:
         about = json.loads(reader.schema.metadata[_KEY])
         batch = reader.get_batch(0)
     images = batch.column("image").to_numpy_ndarray()
-    labels = batch.column("label").to_numpy(zero_copy_only=True)
+    labels: NDArray[Any] = np.from_dlpack(batch.column("label"))  # to_numpy() would import pandas
     return Split(Examples(images, labels, tuple(about["classes"])), about["digest"]), about["fingerprint"]

@@ -15,8 +15,7 @@ from PIL import Image
 from algorithms.models import Shape
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # not EPS, which is a program
-_CHANNELS = {"L": 1, "1": 1, "LA": 1, "La": 1} | dict.fromkeys(("RGB", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK"), 3)
-_CHANNELS |= dict.fromkeys(("YCbCr", "LAB", "HSV"), 3)
+_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 3, "YCbCr": 3}  # by mode
 _LARGEST = 1 << 24  # pixels of one image; a small file can claim any number of them
 _UNREADABLE = (  # what Pillow's decoders raise for damaged images
     OSError,
@@ -36,7 +35,7 @@ _UNREADABLE = (  # what Pillow's decoders raise for damaged images
 def shape_of(data: bytes) -> Shape:
     """Channels (1: grey, 3: colour), height and width of an encoded image, without decoding its pixels.
 
-    Raises ValueError if it is no image, an unreasonably large one, or one of more than 8 bits a channel.
+    Raises ValueError if it is no image, an unreasonably large one, or one of a mode that is not 8 bits a channel.
     """
     image = _opened(data)
     return _CHANNELS[image.mode], image.height, image.width
@@ -68,7 +67,9 @@ def _opened(data: bytes) -> Image.Image:
     if image.width * image.height > _LARGEST:
         raise ValueError(f"{image.height}x{image.width} pixels; at most {_LARGEST:,} are accepted in one image")
     if image.mode not in _CHANNELS:
-        raise ValueError(f"pixels of mode {image.mode}, where 8 bits a channel are accepted; scale them to that first")
+        raise ValueError(
+            f"pixels of mode {image.mode}, where one of {', '.join(_CHANNELS)} is accepted; convert it first"
+        )
     return image
 
 

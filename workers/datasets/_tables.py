@@ -114,10 +114,9 @@ def _read(table: Table, columns: list[str]) -> Iterator[tuple[int, Any]]:
 
 def _labels(table: Table, column: Any, start: int, classes: int) -> NDArray[np.int64]:
     """A label column's values, checked. `start` is the first one's row in the file."""
-    missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-    if len(missing):
-        raise ValueError(f"{table.path}: row {start + missing[0]}: no label")
-    labels: NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    if column.null_count:
+        raise ValueError(f"{table.path}: row {start + column.is_null().index(True).as_py()}: no label")
+    labels: NDArray[Any] = np.from_dlpack(column)
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(outside):
         row = outside[0]
