@@ -120,12 +120,24 @@ class Inline(Backend):
 
 
 @contextmanager
+def open_cluster(workers: Workers, listener: Listener) -> Iterator[None]:
+    """The recipe's Ray cluster, or a local one that ends with the block; nothing for the inline backend."""
+    if workers.backend == "inline":
+        yield
+        return
+    from orchestrator import cluster  # noqa: PLC0415 - Ray is imported only where it is used
+
+    with cluster.connected(workers, listener):
+        yield
+
+
+@contextmanager
 def open_backend(workers: Workers, work: Work, listener: Listener) -> Iterator[Backend]:
-    """The backend that the recipe names, with everything it started stopped at the end."""
+    """The backend that the recipe names, with everything that it started stopped at the end."""
     if workers.backend == "inline":
         yield Inline(work)
         return
-    from orchestrator import cluster  # noqa: PLC0415 - Ray is imported only where it is used
+    from orchestrator import cluster  # noqa: PLC0415
 
     with cluster.connected(workers, listener), cluster.remote_backend(workers, work, listener) as backend:
         yield backend

@@ -61,7 +61,7 @@ class Checkpoints:
                 continue
             if checkpoint.recipe != recipe:
                 raise ValueError(
-                    f"{path}: made by another recipe, so the run cannot go on from it; start a new run, or undo the change"
+                    f"{path}: made by another recipe, so the run cannot go on from it; start a new one, or undo it"
                 )
             return checkpoint
         return None

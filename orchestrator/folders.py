@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
@@ -18,7 +21,7 @@ class RunFolder:
 
     @classmethod
     def find(cls, run: str | Path, folder: str | Path = "runs") -> Self:
-        """The folder of a run given by path or by name. Raises ValueError, naming the runs that exist, if there is none."""
+        """The folder of a run given by path or by name. Raises ValueError, naming those there are, if there is none."""
         for path in (Path(run), Path(folder) / run):
             if (path / "recipe.json").is_file():
                 return cls(path.resolve())
@@ -45,6 +48,16 @@ class RunFolder:
     def model(self) -> Path:
         """The finished model's weights, safetensors; missing until the training is over."""
         return self.path / "model.safetensors"
+
+    @property
+    def summary(self) -> Path:
+        """What came out, JSON; missing until the run is over."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run, HTML."""
+        return self.path / "report.html"
 
     @property
     def records(self) -> Path:
@@ -74,3 +87,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`value` as readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2, sort_keys=True) + "\n").encode())
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Makes the folder and holds it: one process a run. Raises ValueError if another one is at it."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with (folder.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"{folder.path}: another process is at this run; wait for it, or stop it") from error
+        yield

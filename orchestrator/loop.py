@@ -20,7 +20,7 @@ from workers.messages import Snapshot, Work
 PATIENCE = 5  # recoveries in a row without a step between them
 
 
-class Interrupted(Exception):  # noqa: N818
+class Interrupted(KeyboardInterrupt):
     """The run was asked to stop; a checkpoint holds all that was done."""
 
 

@@ -39,9 +39,9 @@ class Attacker:
             runtime.load(self.bench.model, taken)
             self.loaded = taken.version
         batch = self.bench.read(shard)
-        rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.index)
+        rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
         record = self.bench.defense(shard.step).perturb(self.bench.model, batch.x, batch.y, rng=rng)
-        clean = self._accuracy(batch) if shard.index == 0 else math.nan
+        clean = self._accuracy(batch) if shard.number == 0 else math.nan
         payload: NDArray[Any] | ShardGradient = array(record.x_adv)
         if self.bench.work.exchange == "gradients":
             payload = self.bench.gradient(shard, batch, record.x_adv)

@@ -52,5 +52,5 @@ class Bench:
 
     def gradient(self, shard: Shard, batch: Batch, x_adv: Images) -> ShardGradient:
         """The gradient of the defense's loss on a shard."""
-        rng = runtime.rng_of(self.work.seed, "loss", shard.epoch, shard.step, shard.index)
+        rng = runtime.rng_of(self.work.seed, "loss", shard.epoch, shard.step, shard.number)
         return shard_gradient(self.model, self.defense(shard.step), (batch.x, x_adv, batch.y), rng)

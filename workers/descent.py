@@ -1,6 +1,6 @@
 """The gradient of a defense's loss on one shard, and the sum over shards: the same bits wherever each part is taken.
 
-Batch norm normalises over a shard. Its running statistics move by `r <- (1 - m)^n r + c`, where a shard's forward passes
+Batch norm normalises over a shard. Its running statistics move by `r <- (1 - m)^n r + c`, where a shard's passes
 (n of them) decide `c`; shards are applied in their order, so the statistics do not depend on who worked on which.
 """
 

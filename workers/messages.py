@@ -42,7 +42,7 @@ class Shard(NamedTuple):
 
     epoch: int
     step: int  # counted over the whole run; also the version of the parameters before it
-    index: int  # within the batch
+    number: int  # within the batch
 
 
 class Snapshot(NamedTuple):

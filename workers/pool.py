@@ -77,6 +77,7 @@ class Seat:
     running: dict[Any, Running] = field(default_factory=dict)  # by the reference of the report, oldest first
     ready: bool = False  # has answered its last ping
     since: float = field(default_factory=time.monotonic)  # when the oldest call was given, or the one before it ended
+    killed: bool = False  # for taking too long; its calls are about to fail
     faults: int = 0  # in a row
     answers: int = 0
     seconds: float = 0.0  # spent on them
@@ -143,7 +144,7 @@ class Pool:
         return seat
 
     def _ping(self, seat: Seat) -> None:
-        seat.ready, seat.since = False, time.monotonic()
+        seat.ready, seat.killed, seat.since = False, False, time.monotonic()
         report, payload = seat.actor.fingerprint.options(num_returns=2).remote()
         seat.running[report] = Running(None, payload)
 
@@ -202,8 +203,8 @@ class Pool:
             self.fingerprint = fingerprint
         if fingerprint != self.fingerprint:
             raise RuntimeError(
-                f"attacker {seat.number} computes with {fingerprint}, the others with {self.fingerprint}: results would "
-                "depend on who works on what. Use machines of one kind, with the same packages and threads"
+                f"attacker {seat.number} computes with {fingerprint}, the others with {self.fingerprint}: results "
+                "would depend on who works on what. Use machines of one kind, with the same packages and threads"
             )
         seat.ready = True
 
@@ -256,16 +257,24 @@ class Pool:
         self.say(f"attacker {seat.number} is replaced by a new one")
         self._ping(seat)
 
+    def _restart(self, seat: Seat, waited: float) -> None:
+        """Kills a worker that hangs; its references then fail and are settled. One killed before is given up."""
+        self.say(f"attacker {seat.number} gave no answer for {waited:.0f} s and is restarted")
+        self.events["hangs"] += 1
+        if seat.killed:
+            self._fault(seat, seat.running.pop(next(iter(seat.running))), ActorDiedError())
+            return
+        seat.since, seat.killed = time.monotonic(), True
+        ray.kill(seat.actor, no_restart=False)
+
     def _check_deadlines(self) -> None:
-        """Restarts workers that have been at one call for too long; their references then fail and are settled."""
+        """Restarts workers that have been at one call for too long, and gives up those that Ray cannot restart."""
         now = time.monotonic()
         for seat in self.seats:
-            limit = self.limits.call if seat.ready else self.limits.start
-            if seat.running and now - seat.since > limit and (seat.ready or seat.answers):
-                self.say(f"attacker {seat.number} gave no answer for {now - seat.since:.0f} s and is restarted")
-                self.events["hangs"] += 1
-                seat.since = now
-                ray.kill(seat.actor, no_restart=False)
+            limit = self.limits.call if seat.ready and not seat.killed else self.limits.start
+            known = seat.ready or seat.answers > 0  # a worker that never started may be waiting for resources
+            if seat.running and known and now - seat.since > limit:
+                self._restart(seat, now - seat.since)
         if any(seat.ready for seat in self.seats):
             self.last_ready = now
         elif now - self.last_ready > self.limits.start:

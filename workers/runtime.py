@@ -64,7 +64,7 @@ def flatten(tensors: Mapping[str, Tensor]) -> np.ndarray[tuple[int], np.dtype[np
 
 
 def unflatten(data: np.ndarray[tuple[int], np.dtype[np.uint8]], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that `flatten` was given, as copies shaped and typed like `like`. Raises ValueError if sizes differ."""
+    """The tensors that `flatten` was given, as copies like those of `like`. Raises ValueError if sizes differ."""
     sizes = [t.numel() * t.element_size() for t in like.values()]
     if sum(sizes) != data.nbytes:
         raise ValueError(f"a snapshot of {data.nbytes} bytes does not fit a model of {sum(sizes)} bytes")

@@ -57,7 +57,7 @@ def _order(count: int, share: float, seed: int, epoch: int) -> Indices:
 def indices(work: Work, count: int, shard: Shard) -> Indices:
     """The examples of a shard, as indices into the training part of `count` examples."""
     within = shard.step - shard.epoch * steps_per_epoch(work, count)
-    start = within * work.batch + shard.index * work.shard
+    start = within * work.batch + shard.number * work.shard
     return _order(count, work.validation, work.seed, shard.epoch)[start : start + work.shard]
 
 

@@ -80,7 +80,7 @@ class Trainer:
         try:
             return self.bench.gradient(shard, batch, tensor(payload, self.bench.device))
         except FloatingPointError as error:
-            raise FloatingPointError(f"step {shard.step}, shard {shard.index}: {error}") from error
+            raise FloatingPointError(f"step {shard.step}, shard {shard.number}: {error}") from error
 
     def _move(self, step: int, flat: Tensor) -> None:
         update = self.bench.work.update.at(self.bench.progress(step))

@@ -1,0 +1,130 @@
+"""A training run from its recipe to its report: what `sparring train` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, final
+
+import numpy as np
+
+from orchestrator import signals
+from orchestrator.backend import open_backend, open_cluster
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.config import recipe_from, resolve
+from orchestrator.evaluation import Target, measure
+from orchestrator.evaluations.outcome import Outcome
+from orchestrator.folders import RunFolder, locked, write_json
+from orchestrator.listener import Listener, Silent
+from orchestrator.loop import Loop
+from orchestrator.plan import digest_of, work_of
+from orchestrator.recipe import Recipe, Tracking
+from orchestrator.recorder import STAGE, Recorder
+from orchestrator.tracking import Tracker
+from orchestrator.weights import load_model, load_weights, save_weights
+from workers import runtime, schedule
+from workers.cache import open_split
+from workers.messages import Work
+
+
+@final
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    folder: RunFolder
+    metrics: dict[str, float]  # of the last step and the last epoch
+    outcome: Outcome  # of the evaluation
+    tracking_url: str  # where MLflow shows it, or the command that does
+    resumed: bool
+
+
+class Stage(NamedTuple):
+    """What the parts of a run share."""
+
+    recipe: Recipe
+    folder: RunFolder
+    examples: int  # in the training part
+    listener: Listener
+    tracker: Tracker
+
+
+def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: Listener | None = None) -> Run:
+    """Trains and evaluates a recipe's model; `resume` names the run to go on with, by name or folder.
+
+    Raises ValueError for what a user can get wrong, before any work, and `Interrupted` after Ctrl-C, with a checkpoint.
+    """
+    listener = listener or Silent()
+    folder, recipe = find_run(recipe, resume)
+    examples = check(work_of(recipe))
+    with locked(folder), signals.asked_to_stop(listener) as stop, open_cluster(recipe.workers, listener):
+        resumed = folder.recipe.exists()
+        listener.say(f"{'going on with' if resumed else 'starting'} run {folder.name}")
+        write_json(folder.recipe, resolve(recipe))
+        with Tracker.open(folder, recipe.tracking, resolve(recipe), listener) as tracker:
+            stage = Stage(recipe, folder, examples, listener, tracker)
+            metrics = train_model(stage, stop)
+            outcome = conclude(stage)
+            write_json(folder.summary, {"metrics": metrics})
+        return Run(folder, metrics, outcome, tracker.url, resumed)
+
+
+def find_run(recipe: Recipe | None, resume: str | None) -> tuple[RunFolder, Recipe]:
+    """The folder to work in, and the recipe to follow."""
+    if resume is not None:
+        found = RunFolder.find(resume, recipe.tracking.folder if recipe else Tracking().folder)
+        return found, recipe_from(json.loads(found.recipe.read_text()), where=str(found.recipe))
+    if recipe is None:
+        raise ValueError("train: a recipe, or the name of a run to resume")
+    return folder_for(recipe), recipe
+
+
+def folder_for(recipe: Recipe) -> RunFolder:
+    """Where the recipe's run lives: the unfinished run of the same recipe if there is one, else a new folder.
+
+    So the same command, given again after a crash, goes on with the run that it began.
+    """
+    base = f"{recipe.name}-{digest_of(recipe)[:8]}"
+    number = 1
+    while True:
+        folder = RunFolder(Path(recipe.tracking.folder).resolve() / (base if number == 1 else f"{base}-{number}"))
+        if not folder.summary.exists():
+            return folder
+        number += 1
+
+
+def check(work: Work) -> int:
+    """Raises ValueError for a data set, a model or a batch that cannot be; returns the number of training examples."""
+    split = open_split(work.dataset, "train")
+    runtime.build(work.model, split.shape, len(split.classes), work.seed)
+    schedule.steps_per_epoch(work, len(split))
+    return len(split)
+
+
+def train_model(stage: Stage, stop: Callable[[], bool]) -> dict[str, float]:
+    """Runs the loop to its end, unless it was there before, and writes the weights to keep."""
+    recipe, folder, examples, listener, tracker = stage
+    recorder = Recorder(recipe, examples, tracker, listener)
+    if folder.model.exists():
+        return recorder.latest
+    work = work_of(recipe)
+    with open_backend(recipe.workers, work, listener) as backend:
+        loop = Loop(work, examples, backend, Checkpoints(folder.checkpoints, listener), digest_of(recipe))
+        recorder.backend = backend
+        listener.begin(STAGE, loop.steps, "steps")
+        try:
+            weights = backend.fetch(loop.run(recorder, listener, recipe.train.checkpoint_every, stop))
+        finally:
+            listener.end(STAGE)
+    save_weights(folder, recipe, weights)
+    return recorder.latest
+
+
+def conclude(stage: Stage) -> Outcome:
+    """Evaluates the finished model, and logs it, its figures and its pictures."""
+    recipe, folder, _, listener, tracker = stage
+    tracker.model(load_model(folder, recipe), open_split(recipe.dataset, "test").images(np.arange(2)).numpy())
+    outcome = measure(Target(folder, recipe, load_weights(folder)), listener)
+    return outcome

@@ -1,0 +1,164 @@
+"""The pool under real faults: every call is answered once, whoever dies, hangs or cannot start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from workers.pool import Limits, Pool
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import this file
+QUICK = Limits(call=30, start=60, start_failures=3)
+
+
+class Worker:
+    """An actor that answers, dies, hangs or raises when told to."""
+
+    def __init__(self, fingerprint: str = "same", failures: str = "") -> None:
+        if failures:  # a file whose length is how often starting has failed so far
+            with Path(failures).open("a") as file:
+                file.write("x")
+            if Path(failures).stat().st_size <= 2:
+                raise RuntimeError("no luck yet")
+        self.name = fingerprint
+
+    def fingerprint(self) -> tuple[str, None]:
+        return self.name, None
+
+    def double(self, number: int) -> tuple[int, int]:
+        return 2 * number, os.getpid()
+
+    def slow(self, seconds: float) -> tuple[float, int]:
+        time.sleep(seconds)
+        return seconds, os.getpid()
+
+    def die_once(self, marker: str) -> tuple[str, int]:
+        if not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return "alive", os.getpid()
+
+    def hang_once(self, marker: str) -> tuple[str, int]:
+        if not Path(marker).exists():
+            Path(marker).touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return "awake", os.getpid()
+
+    def fail(self) -> tuple[None, None]:
+        raise KeyError("this call is wrong")
+
+
+def hiring(**arguments: Any) -> Callable[[], Any]:
+    actor = ray.remote(Worker).options(num_cpus=0.5, max_restarts=-1, max_task_retries=0)
+    return lambda: actor.remote(**arguments)
+
+
+@contextmanager
+def pool_of(
+    size: int, limits: Limits = QUICK, hire: Callable[[], Any] | None = None
+) -> Iterator[tuple[Pool, list[str]]]:
+    said: list[str] = []
+    pool = Pool(hire or hiring(), size, limits, said.append)
+    try:
+        yield pool, said
+    finally:
+        pool.close()
+
+
+def test_answers_come_in_the_order_of_the_keys() -> None:
+    with pool_of(2) as (pool, _):
+        for number in range(20):
+            pool.submit(number, "double", number)
+        assert [answer.report for answer in pool.collect(range(19, -1, -1))] == [2 * n for n in range(19, -1, -1)]
+        assert not pool.done
+
+
+def test_work_is_shared_out() -> None:
+    with pool_of(2) as (pool, _):
+        pool.submit("warm", "slow", 0.0)
+        pool.collect(["warm"])
+        while not all(seat.ready for seat in pool.seats):
+            pool._turn()
+        for number in range(8):
+            pool.submit(number, "slow", 0.1)
+        assert len({ray.get(answer.payload) for answer in pool.collect(range(8))}) == 2
+
+
+def test_a_killed_workers_calls_go_to_others(tmp_path: Path) -> None:
+    with pool_of(2) as (pool, said):
+        pool.submit("dies", "die_once", str(tmp_path / "died"))
+        for number in range(6):
+            pool.submit(number, "double", number)
+        answers = pool.collect(["dies", *range(6)])
+        assert [a.report for a in answers] == ["alive", *(2 * n for n in range(6))]
+        assert pool.events["requeues"] >= 1
+        assert any("lost" in sentence for sentence in said)
+
+
+def test_a_hanging_worker_is_restarted_after_the_deadline(tmp_path: Path) -> None:
+    with pool_of(1, Limits(call=2, start=60)) as (pool, said):
+        pool.submit("hangs", "hang_once", str(tmp_path / "hung"))
+        assert pool.collect(["hangs"])[0].report == "awake"
+        assert pool.events["hangs"] == 1
+        assert any("gave no answer" in sentence for sentence in said)
+
+
+def test_a_worker_that_cannot_start_is_replaced(tmp_path: Path) -> None:
+    with pool_of(1, hire=hiring(failures=str(tmp_path / "failures"))) as (pool, _):
+        pool.submit("work", "double", 21)
+        assert pool.collect(["work"])[0].report == 42
+        assert pool.events["start_failures"] == 2
+
+
+def test_too_many_failed_starts_stop_the_run_with_the_reason(tmp_path: Path) -> None:
+    limits = Limits(call=30, start=60, start_failures=1)
+    with pool_of(1, limits, hiring(failures=str(tmp_path / "failures"))) as (pool, _):
+        pool.submit("work", "double", 21)
+        with pytest.raises(RuntimeError, match=r"failed to start 2 times.*no luck yet"):
+            pool.collect(["work"])
+
+
+def test_a_call_that_raises_three_times_is_a_bug() -> None:
+    with pool_of(2) as (pool, _):
+        pool.submit("wrong", "fail")
+        with pytest.raises(KeyError, match="this call is wrong"):
+            pool.collect(["wrong"])
+        assert pool.events["retries"] == 2
+
+
+def test_a_worker_with_other_arithmetic_is_refused() -> None:
+    names = iter(["one kind", "another kind"])
+    actor = ray.remote(Worker).options(num_cpus=0.5, max_restarts=-1)
+    with pool_of(2, hire=lambda: actor.remote(next(names))) as (pool, _):
+        for number in range(4):
+            pool.submit(number, "slow", 1.0)
+        with pytest.raises(RuntimeError, match="another kind"):
+            pool.collect(range(4))
+
+
+def test_nothing_that_could_never_start_is_waited_for() -> None:
+    greedy = ray.remote(Worker).options(num_cpus=1000)
+    with pool_of(1, Limits(call=30, start=2), greedy.remote) as (pool, _):
+        pool.submit("work", "double", 1)
+        with pytest.raises(TimeoutError, match="no attacker started within 2 s"):
+            pool.collect(["work"])
+
+
+def test_forgotten_calls_are_not_answered() -> None:
+    with pool_of(1) as (pool, _):
+        pool.submit("first", "slow", 0.2)
+        pool.submit("second", "double", 1)
+        pool.forget()
+        pool.submit("third", "double", 3)
+        assert pool.collect(["third"])[0].report == 6
+        assert not pool.done
