@@ -1,0 +1,47 @@
+"""The plots of an evaluation, from the files in its folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.parts import read_images
+from orchestrator.plots import Example, image_grid, robust_accuracy
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHOWN = 8  # images of a grid
+
+
+def figures_of(outcome: Outcome) -> dict[str, Figure]:
+    """The plots by name."""
+    drawn = {}
+    if outcome.curves:
+        drawn["robust-accuracy"] = robust_accuracy(outcome.curves, (outcome.norm, outcome.eps))
+    examples = pictures(outcome)
+    if examples:
+        drawn["images"] = image_grid(examples)
+    return drawn
+
+
+def pictures(outcome: Outcome) -> list[Example]:
+    """The first attacked images, as many as a grid shows; those that were wrong before any attack are passed over."""
+    kept = read_images(outcome.images)
+    columns = ["attack", "index", "label", "predicted", "predicted_adv"]
+    rows = pq.read_table(outcome.parquet, columns=columns)
+    rows = rows.filter(pc.equal(rows["attack"].cast("string"), outcome.shown))
+    place = {int(index): row for row, index in enumerate(rows["index"].to_numpy())}
+    label, predicted, after = (rows[name].to_numpy() for name in columns[2:])
+    found = []
+    for number, index in enumerate(kept.index):
+        row = place[int(index)]
+        if label[row] != predicted[row]:
+            continue
+        names = [outcome.classes[int(np.asarray(column)[row])] for column in (label, predicted, after)]
+        found.append(Example(kept.clean[number], kept.adversarial[number], *names))
+    return found[:SHOWN]

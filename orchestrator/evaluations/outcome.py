@@ -1,0 +1,190 @@
+"""What an evaluation found: a table, curves, and where the rest lies."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from algorithms.balls import Norm
+from orchestrator.evaluations import figures
+from orchestrator.evaluations.figures import Curve, Row
+from orchestrator.folders import write_atomically
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from orchestrator.evaluations.settings import Settings
+    from orchestrator.suites import Entry
+
+WORST = "worst case"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """The figures of an evaluation. `folder` holds `examples.parquet`, `images.npz`, plots, and this as JSON."""
+
+    run: str
+    suite: str
+    norm: Norm
+    eps: float
+    examples: int
+    table: tuple[Row, ...]  # clean, each attack, worst case
+    curves: tuple[Curve, ...]
+    shown: str  # the attack whose images were kept
+    classes: tuple[str, ...]  # of the data set
+    folder: Path
+
+    @property
+    def parquet(self) -> Path:
+        """A row per example and attack."""
+        return self.folder / "examples.parquet"
+
+    @property
+    def images(self) -> Path:
+        """Some clean and adversarial images."""
+        return self.folder / "images.npz"
+
+    def metrics(self) -> dict[str, float]:
+        """Names and values for MLflow; names have only letters, digits, `_`, `-`, `.` and `/`."""
+        found = {f"{self.suite}/examples": float(self.examples)}
+        for row in self.table:
+            name = "".join(c if c.isalnum() or c in "-._" else "_" for c in row.attack)
+            if row.accuracy is not None:
+                found[f"{self.suite}/accuracy/{name}"] = row.accuracy.value
+            if row.median is not None:
+                found[f"{self.suite}/median_norm/{name}"] = row.median
+        return found
+
+    def write(self) -> None:
+        """Puts the outcome beside what it sums up."""
+        write_atomically(self.folder / "outcome.json", ADAPTER.dump_json(self, indent=2) + b"\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """The outcome of a finished evaluation; None if there is none, or it cannot be read."""
+        try:
+            found = ADAPTER.validate_json((folder / "outcome.json").read_bytes())
+        except (OSError, ValueError):  # not finished, or damaged: it is made again
+            return None
+        moved = dataclasses.replace(found, folder=folder)  # the run's folder may have been moved
+        return moved if moved.parquet.is_file() and moved.images.is_file() else None
+
+
+ADAPTER: TypeAdapter[Any] = TypeAdapter(Outcome)
+
+
+@final
+@dataclass(frozen=True)
+class Found:
+    """An attack's rows, as columns."""
+
+    index: NDArray[np.int64]
+    success: NDArray[np.bool_]
+    norms: dict[Norm, NDArray[np.float64]]
+    forwards: NDArray[np.int64]
+    backwards: NDArray[np.int64]
+
+    def distances(self, norm: Norm, examples: int) -> NDArray[np.float64]:
+        """Of every example to the adversarial image that this attack found; infinite where it found none."""
+        nearest = np.full(examples, math.inf)
+        nearest[self.index] = np.where(self.success, self.norms[norm], math.inf)
+        return nearest
+
+
+def table_and_curves(settings: Settings, rows: Any) -> tuple[tuple[Row, ...], tuple[Curve, ...]]:
+    """The figures from the rows of all stages."""
+    clean = _found(rows, "clean").distances(settings.norm, settings.examples)
+    table = [_plain("clean", clean, settings, 0.0)]
+    curves = []
+    known = clean
+    for entry in settings.suite.attacks:
+        found = _found(rows, entry.label)
+        known = np.minimum(known, found.distances(settings.norm, settings.examples))
+        table.append(_row(entry, found, (clean, known), settings))
+        if entry.attack.minimal:
+            own = np.minimum(clean, found.distances(entry.attack.norm, settings.examples))
+            curves.append(figures.step_curve(entry.label, entry.attack.norm, own))
+    table.append(_plain(WORST, known, settings, settings.eps))
+    if settings.suite.curve is not None:
+        curves.append(_measured(settings, rows, known))
+    return tuple(table), tuple(curves)
+
+
+def _measured(settings: Settings, rows: Any, known: NDArray[np.float64]) -> Curve:
+    """The curve of all attacks together, at the radii where one of them was run."""
+    assert settings.suite.curve is not None
+    for entry in settings.suite.sweep:
+        known = np.minimum(known, _found(rows, entry.label).distances(settings.norm, settings.examples))
+    first = known[: settings.suite.curve.examples or None]
+    radii = [settings.eps, *(entry.eps for entry in settings.suite.sweep)]
+    return figures.point_curve(WORST, settings.norm, first, radii, settings.entries)
+
+
+def _plain(name: str, distances: NDArray[np.float64], settings: Settings, eps: float) -> Row:
+    """A row of the table that is no attack's own."""
+    share = figures.accuracy(figures.standing(distances, settings.norm, eps, settings.entries))
+    return Row(name, settings.examples, share, "together", 0.0, 0.0, None, None)
+
+
+def _row(entry: Entry, found: Found, before: tuple[NDArray[np.float64], ...], settings: Settings) -> Row:
+    """An attack's row. `before`: distances known from the clean images alone, and from all attacks up to this one."""
+    clean, known = before
+    alone = entry.examples == "all"
+    own = np.minimum(clean, found.distances(settings.norm, settings.examples))
+    stands = figures.standing(own if alone else known, settings.norm, settings.eps, settings.entries)
+    same = entry.attack.norm == settings.norm
+    minimal = entry.attack.minimal
+    smallest = np.minimum(clean, found.distances(entry.attack.norm, settings.examples))
+    return Row(
+        attack=entry.label,
+        examples=len(found.index),
+        accuracy=figures.accuracy(stands) if same else None,
+        after="alone" if alone else "together",
+        forwards=float(found.forwards.mean()) if len(found.index) else 0.0,
+        backwards=float(found.backwards.mean()) if len(found.index) else 0.0,
+        norm=entry.attack.norm if minimal else None,
+        median=figures.median(smallest) if minimal else None,
+    )
+
+
+def _found(rows: Any, label: str) -> Found:
+    """The rows of one stage."""
+    names = np.asarray(rows["attack"].combine_chunks().dictionary_decode())
+    chosen = names == label
+    column = {name: rows[name].to_numpy()[chosen] for name in rows.schema.names[1:]}
+    norms: dict[Norm, Any] = {norm: column[norm] for norm in ("linf", "l2", "l1", "l0")}
+    return Found(column["index"], column["success"], norms, column["forwards"], column["backwards"])
+
+
+def screen(outcome: Outcome) -> Table:
+    """The table for a terminal."""
+    from rich.table import Table  # noqa: PLC0415 - only where something is shown
+
+    radius = f"{outcome.norm}, eps = {outcome.eps:.4g}"
+    table = Table(title=f"{outcome.run}: {outcome.suite} on {outcome.examples} test examples ({radius})")
+    for heading in ("attack", "accuracy", "95 % interval", "attacked", "gradients each", "median norm"):
+        table.add_column(heading, justify="left" if heading == "attack" else "right")
+    for row in outcome.table:
+        table.add_row(*cells(row))
+    return table
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table as texts: attack, accuracy, interval, examples attacked, gradients each, median norm."""
+    share, own = row.accuracy, row.attack not in ("clean", WORST)
+    return (
+        row.attack,
+        "" if share is None else f"{100 * share.value:.1f} %",
+        "" if share is None else f"{100 * share.low:.1f} to {100 * share.high:.1f}",
+        str(row.examples) if own else "",
+        f"{row.backwards:.1f}" if own else "",
+        "" if row.norm is None else f"{row.norm} " + ("never" if row.median is None else f"{row.median:.4g}"),
+    )

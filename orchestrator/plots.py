@@ -1,0 +1,187 @@
+"""The plots of a run: robust accuracy against the radius, images, training curves.
+
+Each function returns a matplotlib `Figure` of its own; no global state is used, and nothing is shown. `png` and `svg`
+turn a figure into bytes or into text for a page. Colours are those of Okabe and Ito (https://jfly.uni-koeln.de/color/),
+which people with any kind of colour vision can tell apart; lines differ in their markers too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.evaluations.figures import Curve
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+INK = "#333333"  # text, axes and grid; a page replaces it by the colour of its own text
+UNITS = {
+    "linf": r"radius $\epsilon$ in $\ell_\infty$ (pixels are in [0, 1])",
+    "l2": r"radius $\epsilon$ in $\ell_2$ (pixels are in [0, 1])",
+    "l1": r"radius $\epsilon$ in $\ell_1$ (pixels are in [0, 1])",
+    "l0": r"radius $\epsilon$ in $\ell_0$ (entries changed)",
+}
+
+
+class Example(NamedTuple):
+    """An image, what an attack made of it, and what the model says to both."""
+
+    clean: NDArray[np.float32]  # (channels, height, width) in [0, 1]
+    adversarial: NDArray[np.float32]
+    label: str
+    predicted: str
+    predicted_adv: str
+
+
+def robust_accuracy(curves: Sequence[Curve], marked: tuple[str, float] | None = None) -> Figure:
+    """Accuracy against eps, a panel a norm, with 95 % intervals. `marked`: the norm and radius of the table."""
+    norms = list(dict.fromkeys(curve.norm for curve in curves))
+    figure = _figure(5.2 * max(1, len(norms)), 3.6)
+    for place, norm in enumerate(norms):
+        axes = figure.add_subplot(1, len(norms), place + 1)
+        for number, curve in enumerate(c for c in curves if c.norm == norm):
+            _draw_curve(axes, curve, number)
+        if marked is not None and marked[0] == norm:
+            axes.axvline(marked[1], color=INK, linewidth=1, linestyle=":", label=f"eps = {marked[1]:.4g}")
+        axes.set_xlabel(UNITS[norm])
+        axes.set_ylabel("robust accuracy (%)")
+        axes.set_ylim(0, 100)
+        axes.set_xlim(left=0)
+        _finish(axes)
+    return figure
+
+
+def image_grid(examples: Sequence[Example], title: str = "") -> Figure:
+    """A column an example: the clean image, the perturbation made visible, the adversarial image."""
+    count = max(1, len(examples))
+    figure = _figure(1.25 * count + 1.1, 4.5)
+    grid = figure.add_gridspec(3, count)
+    for column, example in enumerate(examples):
+        for row, (picture, caption) in enumerate(_pictures(example)):
+            axes = figure.add_subplot(grid[row, column])
+            _show(axes, picture)
+            axes.set_title(caption, fontsize=8, color=INK)
+            if column == 0:
+                axes.set_ylabel(("clean", "perturbation", "adversarial")[row], fontsize=9, color=INK)
+    if title:
+        figure.suptitle(title, fontsize=10, color=INK)
+    return figure
+
+
+def training_curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Loss on the left, accuracies on the right, over the steps. Names say which: those with `accuracy` go right."""
+    groups = {"loss": {}, "accuracy (%)": {}}  # type: dict[str, dict[str, Sequence[tuple[float, float]]]]
+    for name, points in series.items():
+        groups["accuracy (%)" if "accuracy" in name else "loss"][name] = points
+    panels = {unit: lines for unit, lines in groups.items() if lines}
+    figure = _figure(5.2 * max(1, len(panels)), 3.4)
+    for place, (unit, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        factor = 100 if "%" in unit else 1
+        for number, (name, points) in enumerate(lines.items()):
+            _draw_series(axes, name, np.array(points, float).reshape(-1, 2) * (1, factor), number)
+        axes.set_xlabel("updates")
+        axes.set_ylabel(unit)
+        axes.set_ylim(bottom=0, top=100 if factor == 100 else None)
+        _finish(axes)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG file on white."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an SVG element for an HTML page: no background, text in the page's own colour, nothing loaded."""
+    import matplotlib as mpl  # noqa: PLC0415 - only where plots are made
+
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "sparring", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return text.replace(INK, "currentColor").replace(INK.lower(), "currentColor")
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
+    """A curve and its interval: a staircase where every radius is known, else points joined by lines."""
+    colour = COLOURS[number % len(COLOURS)]
+    eps = [point.eps for point in curve.points]
+    value, low, high = (100 * np.array([point.accuracy for point in curve.points])).T
+    label = f"{curve.attack} ({curve.examples} examples)"
+    if curve.steps:
+        axes.step(eps, value, where="post", color=colour, label=label)
+        axes.fill_between(eps, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
+    else:
+        axes.plot(eps, value, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, label=label)
+        axes.fill_between(eps, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _draw_series(axes: Axes, name: str, points: NDArray[np.float64], number: int) -> None:
+    """A series: a thin line where there are many points, with markers where there are few."""
+    many = len(points) > 60
+    axes.plot(
+        points[:, 0],
+        points[:, 1],
+        color=COLOURS[number % len(COLOURS)],
+        linewidth=1 if many else 1.8,
+        marker="" if many else MARKERS[number % len(MARKERS)],
+        markersize=5,
+        label=name,
+    )
+
+
+def _finish(axes: Axes) -> None:
+    """Grid, legend, and everything that is not data in the ink's colour."""
+    axes.grid(color=INK, alpha=0.15, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+def _pictures(example: Example) -> list[tuple[NDArray[np.float32], str]]:
+    """The three images of a column, each with its caption."""
+    delta = example.adversarial - example.clean
+    largest = float(np.abs(delta).max())
+    visible = 0.5 + 0.5 * delta / largest if largest else np.full_like(delta, 0.5)
+    caption = f"max {largest:.3g}" if largest else "none"
+    verdict = "✓" if example.predicted_adv == example.label else "✗"
+    return [
+        (example.clean, f"{example.predicted} {'✓' if example.predicted == example.label else '✗'}"),
+        (visible, caption),
+        (example.adversarial, f"{example.predicted_adv} {verdict}"),
+    ]
+
+
+def _show(axes: Axes, picture: NDArray[np.float32]) -> None:
+    """One image without ticks; a single channel in grey."""
+    image: Any = picture[0] if len(picture) == 1 else np.moveaxis(picture[:3], 0, -1)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+        spine.set_alpha(0.3)
