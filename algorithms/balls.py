@@ -51,9 +51,11 @@ def steepest(gradient: Images, norm: Norm) -> Images:
     """
     if norm == "linf":
         return gradient.sign()
-    if norm == "l2":
-        return gradient / per_row(size(gradient, "l2"), gradient).clamp_min(1e-30)
-    largest = gradient.abs() == per_row(size(gradient, "linf"), gradient)
+    top = per_row(size(gradient, "linf"), gradient)
+    if norm == "l2":  # the largest entry becomes one first: squares of a saturated loss's tiny gradient would vanish
+        scaled = gradient / top.clamp_min(torch.finfo(gradient.dtype).tiny)
+        return scaled / per_row(size(scaled, "l2"), scaled).clamp_min(1)
+    largest = gradient.abs() == top
     step = gradient.sign() * largest
     return step / per_row(size(step, "l1"), step).clamp_min(1)
 

@@ -61,15 +61,15 @@ class Streams:
         return _mix(start.unsqueeze(1) + positions).view(-1, *shape)
 
     def uniform(self, shape: tuple[int, ...], draw: int = 0, *, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(batch, *shape) uniform in [0, 1)."""
+        """(batch, *shape) uniform in [0, 1), to as many binary digits as `dtype` holds: none is rounded up to 1."""
         precise = torch.float64 if dtype is torch.float64 else torch.float32
-        digits = 53 if precise is torch.float64 else 24
+        digits = {torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}.get(dtype, 24)
         return (_shifted(self.bits(shape, draw), 64 - digits).to(precise) * 2.0**-digits).to(dtype)
 
     def normal(self, shape: tuple[int, ...], draw: int = 0, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """(batch, *shape) from the standard normal distribution (Box and Muller 1958)."""
-        both = self.uniform((2, *shape), draw, dtype=dtype)
-        return (-2 * torch.log1p(-both[:, 0])).sqrt() * torch.cos(2 * math.pi * both[:, 1])
+        both = self.uniform((2, *shape), draw, dtype=torch.promote_types(dtype, torch.float32))
+        return ((-2 * torch.log1p(-both[:, 0])).sqrt() * torch.cos(2 * math.pi * both[:, 1])).to(dtype)
 
     def signs(self, shape: tuple[int, ...], draw: int = 0, *, dtype: torch.dtype = torch.float32) -> Tensor:
         """(batch, *shape) of -1 and 1, equally likely (Rademacher)."""
