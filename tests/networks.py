@@ -74,8 +74,5 @@ def classes_of(model: nn.Module, x: Images) -> Labels:
 
 def margin(logits: Tensor, y: Labels) -> Tensor:
     """Largest other logit minus that of `y`, row by row."""
-    others = [
-        max(v for k, v in enumerate(row) if k != label) for row, label in zip(logits.tolist(), y.tolist(), strict=True)
-    ]
-    own = [row[label] for row, label in zip(logits.tolist(), y.tolist(), strict=True)]
-    return torch.tensor(others, dtype=torch.float64) - torch.tensor(own, dtype=torch.float64)
+    rows = zip(logits.tolist(), y.tolist(), strict=True)
+    return torch.tensor([max(row[:own] + row[own + 1 :]) - row[own] for row, own in rows], dtype=torch.float64)
