@@ -7,7 +7,7 @@ from typing import Self, final
 
 import torch
 
-from algorithms import descent, moments
+from algorithms import adaptive, descent
 from algorithms.schedules import Schedule
 from algorithms.schedules.constant import Constant
 from algorithms.updates import Parameters, State, Update
@@ -32,7 +32,7 @@ class Adam(Update):
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         descent.check(self.learning_rate, self.weight_decay, self.clip_norm)
-        moments.check(self.betas, self.epsilon)
+        adaptive.check(self.betas, self.epsilon)
 
     def at(self, progress: float) -> Self:
         """With the learning rate that the schedule gives, and no schedule any more."""
@@ -41,12 +41,12 @@ class Adam(Update):
 
     def start(self, parameters: Parameters) -> State:
         """Means of zero."""
-        return moments.start(parameters)
+        return adaptive.start(parameters)
 
     @torch.no_grad()
     def step(self, parameters: Parameters, gradients: Parameters, state: State) -> tuple[Parameters, State]:
         """One step along the means, which have seen the penalised gradients."""
         gradients = descent.clip(gradients, self.clip_norm)
         gradients = descent.penalise(gradients, parameters, self.weight_decay, every=self.decay_all)
-        state = moments.follow(gradients, state, self.betas)
-        return moments.move(parameters, state, self.learning_rate, self.betas, self.epsilon), state
+        state = adaptive.follow(gradients, state, self.betas)
+        return adaptive.move(parameters, state, self.learning_rate, self.betas, self.epsilon), state

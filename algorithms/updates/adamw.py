@@ -7,7 +7,7 @@ from typing import Self, final
 
 import torch
 
-from algorithms import descent, moments
+from algorithms import adaptive, descent
 from algorithms.schedules import Schedule
 from algorithms.schedules.constant import Constant
 from algorithms.updates import Parameters, State, Update
@@ -29,7 +29,7 @@ class AdamW(Update):
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         descent.check(self.learning_rate, self.weight_decay, self.clip_norm)
-        moments.check(self.betas, self.epsilon)
+        adaptive.check(self.betas, self.epsilon)
 
     def at(self, progress: float) -> Self:
         """With the learning rate that the schedule gives, and no schedule any more."""
@@ -38,11 +38,11 @@ class AdamW(Update):
 
     def start(self, parameters: Parameters) -> State:
         """Means of zero."""
-        return moments.start(parameters)
+        return adaptive.start(parameters)
 
     @torch.no_grad()
     def step(self, parameters: Parameters, gradients: Parameters, state: State) -> tuple[Parameters, State]:
         """The weights shrink, then one step along the means."""
-        state = moments.follow(descent.clip(gradients, self.clip_norm), state, self.betas)
+        state = adaptive.follow(descent.clip(gradients, self.clip_norm), state, self.betas)
         shrunk = descent.shrink(parameters, self.learning_rate * self.weight_decay, every=self.decay_all)
-        return moments.move(shrunk, state, self.learning_rate, self.betas, self.epsilon), state
+        return adaptive.move(shrunk, state, self.learning_rate, self.betas, self.epsilon), state
