@@ -131,8 +131,11 @@ class Problem:
         ledger = self.ledger
         return Best(ledger.best[self.rows], ledger.success[self.rows], ledger.norm[self.rows])
 
-    def gradient(self, x_adv: Images, loss: losses.Loss = "cross_entropy") -> Evaluated:
-        """Logits, loss and input gradient at `x_adv`, which is judged on the way. One forward and one backward pass."""
+    def gradient(self, x_adv: Images, loss: losses.Loss | None = None) -> Evaluated:
+        """Logits, the attack's own or another loss, and input gradient at `x_adv`, all of the images' type.
+
+        The point is judged on the way, by the attack's own loss. One forward and one backward pass.
+        """
         return self.gradient_of(x_adv, lambda logits: self.loss(logits, loss))
 
     def gradient_of(self, x_adv: Images, value: Callable[[Logits], PerRow]) -> Evaluated:
@@ -143,11 +146,11 @@ class Problem:
             climbed = value(logits)
             gradient = differentiate(climbed, x_adv)
         self.count(forwards=1, backwards=1)
-        evaluated = Evaluated(logits.detach(), climbed.detach(), gradient)
-        self._judge(x_adv.detach(), evaluated.logits, evaluated.value)
+        x_adv, logits = x_adv.detach(), logits.detach()
+        self._judge(x_adv, logits)
         if self.stop is not None:
-            self.finish(self.stop(Visit(self.x, x_adv.detach(), self.y, gradient)))
-        return evaluated
+            self.finish(self.stop(Visit(self.x, x_adv, self.y, gradient)))
+        return Evaluated(logits.to(x_adv.dtype), climbed.detach().to(x_adv.dtype), gradient)
 
     def jacobian(self, x_adv: Images, values: Callable[[Logits], Values]) -> Jacobian:
         """Logits, k `values` of them a row, and the input gradient of each, all from one forward pass.
@@ -163,21 +166,22 @@ class Problem:
             more = [True] * (len(columns) - 1) + [False]
             gradients = [differentiate(c, x_adv, again=again) for c, again in zip(columns, more, strict=True)]
         self.count(forwards=1, backwards=len(columns))
-        logits = logits.detach()
-        self._judge(x_adv.detach(), logits, self.loss(logits, self.ledger.attack.loss))
-        return Jacobian(logits, torch.stack(columns, 1).detach(), torch.stack(gradients, 1))
+        x_adv, logits = x_adv.detach(), logits.detach()
+        self._judge(x_adv, logits)
+        seen = torch.stack(columns, 1).detach().to(x_adv.dtype)
+        return Jacobian(logits.to(x_adv.dtype), seen, torch.stack(gradients, 1))
 
-    def predict(self, x_adv: Images, loss: losses.Loss = "cross_entropy") -> Logits:
-        """Logits at `x_adv`, which is judged on the way. One forward pass."""
+    def predict(self, x_adv: Images, loss: losses.Loss | None = None) -> Logits:
+        """Logits at `x_adv`, which is judged on the way, by the attack's own loss or another. One forward pass."""
         with torch.no_grad():
             logits = self._logits(x_adv)
         self.count(forwards=1)
-        self._judge(x_adv, logits, self.loss(logits, loss))
-        return logits
+        self._judge(x_adv, logits, loss)
+        return logits.to(x_adv.dtype)
 
-    def loss(self, logits: Logits, loss: losses.Loss) -> PerRow:
-        """The loss that an attack climbs; the right way round for a targeted one."""
-        return losses.loss(loss, logits, self.y, targeted=self.ledger.attack.targeted)
+    def loss(self, logits: Logits, loss: losses.Loss | None = None) -> PerRow:
+        """The loss that the attack climbs, or another; the right way round for a targeted one."""
+        return losses.loss(loss or self.ledger.attack.loss, logits, self.y, targeted=self.ledger.attack.targeted)
 
     def count(self, *, forwards: int = 0, backwards: int = 0) -> None:
         """Adds passes that were made outside of `gradient` and `predict` to what the rows have spent."""
@@ -195,8 +199,8 @@ class Problem:
             self.ledger.labels_checked = True
         return logits
 
-    def _judge(self, x_adv: Images, logits: Logits, value: PerRow) -> None:
-        success = self.ledger.judge(self.rows, x_adv, logits, value)
+    def _judge(self, x_adv: Images, logits: Logits, loss: losses.Loss | None = None) -> None:
+        success = self.ledger.judge(self.rows, x_adv, logits, self.loss(logits, loss))
         if self.ledger.policy == "first success" and not self.ledger.attack.minimal:
             self.finish(success)
 
@@ -225,7 +229,8 @@ def search(
     Streams in place of a generator say what each row draws: an evaluation keys them by example, so that an example's
     draws do not depend on the rows beside it.
 
-    Raises ValueError for images outside [0, 1], NaN, an empty batch, wrong labels and a model that cannot be attacked.
+    Raises ValueError for images outside [0, 1], NaN, an empty batch, wrong labels and a model that cannot be attacked,
+    and FloatingPointError for a model whose loss is not finite.
     """
     check(x, y)
     streams = rng if isinstance(rng, Streams) else Streams.draw(rng, len(x), x.device)
@@ -238,7 +243,7 @@ def search(
                 problem.restart = restart
                 descend(attack, problem)
     if policy != "last" and not torch.isfinite(ledger.value).all():
-        raise ValueError("the model gave no finite loss for some images: its weights or its output hold NaN")
+        raise FloatingPointError("the model gave no finite loss for some images: its weights or its output hold NaN")
     return ledger.record()
 
 
@@ -267,7 +272,7 @@ def conclude(problem: Problem, x_adv: Images) -> None:
     if problem.ledger.policy == "last":
         problem.ledger.best[problem.rows] = x_adv
     else:
-        problem.predict(x_adv, problem.ledger.attack.loss)
+        problem.predict(x_adv)
 
 
 def check(x: Images, y: Labels) -> None:

@@ -33,7 +33,7 @@ def connected(workers: Workers, listener: Listener) -> Iterator[None]:
         yield
         return
     address = workers.address or os.environ.get("RAY_ADDRESS", "")
-    folder = None if address else tempfile.mkdtemp(prefix="sparring", dir="/tmp")  # noqa: S108 - sockets need short paths
+    folder = None if address else tempfile.mkdtemp(prefix="sparring", dir="/tmp")
     listener.say(f"joining the Ray cluster at {address}" if address else "starting a local Ray cluster")
     try:
         with _quiet_environment():

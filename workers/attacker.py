@@ -33,7 +33,16 @@ class Attacker:
         return runtime.fingerprint(self.bench.device), None
 
     def attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
-        """Examples of a shard against the parameters `taken`, or the gradient on them, with a report."""
+        """Examples of a shard against the parameters `taken`, or the gradient on them, with a report.
+
+        Raises FloatingPointError, naming step and shard, if the model's loss is not finite.
+        """
+        try:
+            return self._attack(shard, taken)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {shard.step}, shard {shard.number}: {error}") from error
+
+    def _attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
         began = time.perf_counter()
         if self.loaded != taken.version:
             runtime.load(self.bench.model, taken)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-os.environ["RAY_worker_niceness"] = "0"
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray's own spelling
 os.environ.pop("RAY_ADDRESS", None)
 
 import psutil
@@ -21,11 +21,8 @@ import ray
 
 def ray_processes(folder: str) -> list[psutil.Process]:
     """Live processes whose command line names the cluster's folder."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and folder in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
+    alive = (p for p in psutil.process_iter(["cmdline", "status"]) if p.info["status"] != psutil.STATUS_ZOMBIE)
+    return [process for process in alive if folder in " ".join(process.info["cmdline"] or [])]
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,92 @@
+"""Elastic determinism on a real cluster: the same bits with any number of attackers, with faults or without."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from orchestrator.backend import Inline
+from orchestrator.cluster import Remote
+from orchestrator.listener import Silent
+from orchestrator.loop import Interrupted
+from orchestrator.recipe import Workers
+from tests.training import STEPS, WORK, Notes, bits, changed
+from workers.messages import Work
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
+
+
+@contextmanager
+def remote(attackers: int, work: Work = WORK) -> Iterator[Remote]:
+    backend = Remote(Workers(attackers=attackers, attacker_cpus=0.5, trainer_cpus=0.5), work, Silent())
+    try:
+        yield backend
+    finally:
+        backend.close()
+
+
+def processes(name: str) -> list[psutil.Process]:
+    """Ray names a worker's process after its actor."""
+    return [p for p in psutil.process_iter() if p.name().startswith("ray::") and f"::{name}" in " ".join(p.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """The bits by lag, from the loop in one process."""
+    return {lag: bits(Inline(WORK), tmp_path_factory.mktemp("lag"), changed(lag=lag)) for lag in (0, 1, 2)}
+
+
+@pytest.mark.parametrize("attackers", [1, 2, 3])
+def test_the_number_of_attackers_changes_no_bit(attackers: int, inline: dict[int, str], tmp_path: Path) -> None:
+    with remote(attackers) as backend:
+        for lag, expected in inline.items():
+            assert bits(backend, tmp_path / str(lag), changed(lag=lag)) == expected
+
+
+def test_each_lag_has_its_own_bits(inline: dict[int, str]) -> None:
+    assert len(set(inline.values())) == 3
+
+
+def test_gradients_from_many_attackers_give_the_same_bits(inline: dict[int, str], tmp_path: Path) -> None:
+    work = changed(exchange="gradients")
+    with remote(2, work) as backend:
+        assert bits(backend, tmp_path, work) == inline[0]
+
+
+def test_a_killed_attacker_changes_no_bit(inline: dict[int, str], tmp_path: Path) -> None:
+    def kill(step: int) -> None:
+        if step in (2, 5):
+            os.kill(processes("Attacker")[0].pid, signal.SIGKILL)
+
+    notes = Notes(kill)
+    with remote(2) as backend:
+        assert bits(backend, tmp_path, changed(lag=1), notes=notes) == inline[1]
+        assert backend.events()["requeues"] >= 1
+    assert notes.steps == list(range(STEPS))
+
+
+def test_stopped_here_and_resumed_there(inline: dict[int, str], tmp_path: Path) -> None:
+    """A run goes on with another number of workers, and even without Ray."""
+    work, first = changed(lag=2), Notes()
+    with remote(3, work) as backend, pytest.raises(Interrupted):
+        bits(backend, tmp_path, work, notes=first, stop=lambda: len(first.steps) == 4)
+    assert bits(Inline(work), tmp_path, work) == inline[2]
+
+
+def test_a_killed_trainer_changes_no_bit(inline: dict[int, str], tmp_path: Path) -> None:
+    killed = []
+
+    def kill(step: int) -> None:
+        if step == 6 and not killed:
+            killed.append(step)
+            os.kill(processes("Trainer")[0].pid, signal.SIGKILL)
+
+    with remote(2) as backend:
+        assert bits(backend, tmp_path, changed(lag=1), notes=Notes(kill), every=4) == inline[1]
+        assert backend.events()["trainer_starts"] == 2
