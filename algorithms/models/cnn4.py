@@ -1,13 +1,18 @@
-"""The MNIST network of Wang et al. 2019 (https://arxiv.org/abs/2112.08304, section 5.1): two convolutions, two dense layers."""
+"""The MNIST network of Wang et al. 2019, "On the Convergence and Robustness of Adversarial Training", section 5.1.
+
+ICML 2019, https://proceedings.mlr.press/v97/wang19i.html. The widths are those of the authors' code.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import final
 
 from torch import nn
 
+from algorithms import blocks, checks
 from algorithms.models import Model, Shape
+from algorithms.normalisation import Normalisation
 
 
 @final
@@ -17,22 +22,24 @@ class Cnn4(Model):
 
     width: int = 32  # channels of the first convolution; the second has twice as many
     hidden: int = 128  # units of the first dense layer
+    normalisation: Normalisation = field(default_factory=Normalisation)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for widths that make no sense."""
+        checks.at_least("width", self.width, 1, "a number of channels")
+        checks.at_least("hidden", self.hidden, 1, "a number of units")
 
     def build(self, shape: Shape, classes: int) -> nn.Module:
-        """Needs images of at least 4x4 pixels."""
-        channels, height, tall = shape[0], shape[1] // 4, shape[2] // 4
-        if not height or not tall:
-            raise ValueError(f"cnn4 needs images of 4x4 pixels or more, not {shape[1]}x{shape[2]}")
+        """Needs images of 4x4 pixels or more."""
+        blocks.needs("cnn4", shape, 4)
         return nn.Sequential(
-            *stage(channels, self.width),
-            *stage(self.width, 2 * self.width),
+            *self.normalisation.layers(shape),
+            *blocks.normalised(shape[0], self.width),
+            nn.MaxPool2d(2),
+            *blocks.normalised(self.width, 2 * self.width),
+            nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(2 * self.width * height * tall, self.hidden),
+            nn.Linear(2 * self.width * (shape[1] // 4) * (shape[2] // 4), self.hidden),
             nn.ReLU(),
             nn.Linear(self.hidden, classes),
         )
-
-
-def stage(channels: int, width: int) -> list[nn.Module]:
-    """Convolution, batch norm, ReLU, max-pooling."""
-    return [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2)]
