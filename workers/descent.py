@@ -6,7 +6,8 @@ Batch norm normalises over a shard. Its running statistics move by `r <- (1 - m)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -40,12 +41,13 @@ def shard_gradient(
 
     Raises FloatingPointError if the loss is not finite.
     """
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     parameters = list(model.parameters())
     model.train()
     x, x_adv, y = examples
     try:
-        loss = defense.loss(model, x, x_adv, y, rng=rng)
+        with dropout_from(rng, x.device):
+            loss = defense.loss(model, x, x_adv, y, rng=rng)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()}")
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -54,6 +56,14 @@ def shard_gradient(
         restore(model, before)
     flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
     return ShardGradient(float(loss.detach()), array(torch.cat([g.reshape(-1) for g in flat])), statistics)
+
+
+@contextmanager
+def dropout_from(rng: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Within the block torch's global generator, which dropout draws from, is seeded by `rng`; then it is as before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(int(torch.randint(1 << 62, (), generator=rng)))
+        yield
 
 
 def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, Statistics]:

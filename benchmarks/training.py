@@ -1,0 +1,98 @@
+"""Training end to end against a plain loop in one process: the same algorithm, batch, network and data."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+
+from algorithms.attacks.pgd import PGD
+from algorithms.defenses.adversarial import Adversarial
+from algorithms.models.cnn4 import Cnn4
+from algorithms.updates.sgd import SGD
+from benchmarks.attack_floor import bare_loop
+from benchmarks.measuring import Row, compare
+from orchestrator.backend import Backend, Inline, open_backend
+from orchestrator.checkpoints import Checkpoints
+from orchestrator.listener import Silent
+from orchestrator.loop import Loop
+from orchestrator.recipe import Workers
+from workers.augmentation import Augmentation
+from workers.cache import open_split
+from workers.datasets.digits import Digits
+from workers.messages import Work
+
+WIDTH = 128  # of cnn4's first convolution: a step on the small digits then costs about what one on MNIST does
+
+
+def work_with(lag: int) -> Work:
+    """PGD-10 training of a wide cnn4 on digits."""
+    return Work(
+        seed=0,
+        dataset=Digits(),
+        augmentation=Augmentation(),
+        model=Cnn4(width=WIDTH),
+        defense=Adversarial(attack=PGD(eps=0.3, step_size=0.075, steps=10)),
+        update=SGD(learning_rate=0.01, momentum=0.9, weight_decay=1e-4),
+        validation=0.0,
+        epochs=1,
+        batch=256,
+        shard=64,
+        lag=lag,
+        exchange="examples",
+        average=0.0,
+        device="cpu",
+        threads=1,
+    )
+
+
+def plain_epoch(work: Work) -> None:
+    """The same algorithm as anyone would write it."""
+    split = open_split(work.dataset, "train")
+    model = work.model.build(split.shape, len(split.classes))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    order = torch.randperm(len(split)).numpy()
+    for start in range(0, len(order) - work.batch + 1, work.batch):
+        chosen = order[start : start + work.batch]
+        x, y = split.images(chosen), split.labels(chosen)
+        model.eval().requires_grad_(False)
+        x_adv = bare_loop(model, x, y)
+        model.train().requires_grad_(True)
+        loss = functional.cross_entropy(model(x_adv), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+class Nobody:
+    """Observes nothing."""
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+    def epoch(self, epoch: int, backend: Backend, weights: object) -> None:
+        """Nothing."""
+
+
+def our_epoch(work: Work, backend: Backend) -> None:
+    """The loop on a backend that is there already."""
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Loop(work, len(open_split(work.dataset, "train")), backend, Checkpoints(Path(folder), Silent()), "")
+        loop.run(Nobody(), Silent(), 10**9, lambda: False)
+
+
+def run() -> list[Row]:
+    """One core against one core, then all attackers against torch's own threads on as many cores."""
+    work = work_with(0)
+    inline = Inline(work)
+    rows = [
+        compare(("inline, one thread", "plain loop"), lambda: our_epoch(work, inline), lambda: plain_epoch(work), 5)
+    ]
+    for attackers, lag in ((1, 1), (2, 0), (2, 1)):
+        lagged = work_with(lag)
+        with open_backend(Workers(attackers=attackers), lagged, Silent()) as backend:
+            names = (f"{attackers} attackers, lag {lag}", "plain loop, one thread")
+            rows.append(compare(names, lambda: our_epoch(lagged, backend), lambda: plain_epoch(work), 5))  # noqa: B023
+    return rows
