@@ -184,15 +184,21 @@ def _write(path: Path, examples: Examples, fingerprint: str) -> None:
 
 def _batch(examples: Examples, fingerprint: str) -> Any:
     """The examples as one Arrow record batch: a tensor column, a label column, and what describes them."""
-    images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(examples.images))
+    images = pa.FixedSizeListArray.from_arrays(_column(examples.images, pa.uint8()), examples.images[0].size)
+    tensors = pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.uint8(), examples.images.shape[1:]), images)
     about = {
         "fingerprint": fingerprint,
         "shape": examples.images.shape[1:],
         "classes": examples.classes,
         "digest": _digest(examples),
     }
-    batch = pa.record_batch({"image": images, "label": pa.array(examples.labels)})
+    batch = pa.record_batch({"image": tensors, "label": _column(examples.labels, pa.int64())})
     return batch.replace_schema_metadata({_KEY: json.dumps(about)})
+
+
+def _column(values: NDArray[Any], kind: Any) -> Any:
+    """The numbers of an array, in order, as an Arrow array. No copy if they lie in order."""
+    return pa.Array.from_buffers(kind, values.size, [None, pa.py_buffer(np.ascontiguousarray(values))])
 
 
 def _digest(examples: Examples) -> str:
@@ -219,6 +225,7 @@ def _mapped(path: Path, fingerprint: str, _: tuple[int, int, int]) -> Split:
     """Maps a cache file and checks it, once in a process unless it changes."""
     try:
         split, written_for = _parsed(path)
+        _check(split.stored)
     except (pa.ArrowException, OSError, ValueError, TypeError, LookupError) as error:
         raise _DamagedError(f"not a cache file, or cut short: {error}") from error
     if written_for != fingerprint or _digest(split.stored) != split.digest:
@@ -230,6 +237,9 @@ def _parsed(path: Path) -> tuple[Split, str]:
     """The split that lies in a cache file, unchecked, and the fingerprint of its source. Copies no pixels."""
     with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
         about = json.loads(reader.schema.metadata[_KEY])
+        columns = pa.schema({"image": pa.fixed_shape_tensor(pa.uint8(), about["shape"]), "label": pa.int64()})
+        if not reader.schema.equals(columns):
+            raise ValueError(f"its columns are {reader.schema.names} of types {reader.schema.types}")
         batch = reader.get_batch(0)
     images = batch.column("image").to_numpy_ndarray()
     labels: NDArray[Any] = np.from_dlpack(batch.column("label"))  # to_numpy() would import pandas

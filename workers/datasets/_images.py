@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from algorithms.models import Shape
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # not EPS, which is a program
-_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "RGBX": 3, "CMYK": 3, "YCbCr": 3}  # by mode
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")  # not EPS, which is a program, nor TIFF, which is a zoo
+_CHANNELS = {"1": 1, "L": 1, "LA": 1, "P": 3, "RGB": 3, "RGBA": 3, "CMYK": 3}  # by mode
 _LARGEST = 1 << 24  # pixels of one image; a small file can claim any number of them
 _UNREADABLE = (  # what Pillow's decoders raise for damaged images
     OSError,
@@ -78,5 +78,7 @@ def _decoding() -> Iterator[None]:
     """Turns all that Pillow raises for damaged images into one ValueError."""
     try:
         yield
+    except UnidentifiedImageError as error:
+        raise ValueError(f"no readable image: none of {', '.join(_FORMATS)}") from error
     except _UNREADABLE as error:
         raise ValueError(f"no readable image: {error}") from error

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 MOST_CLASSES = 100_000  # a larger label is a damaged one
 
 _ROWS = 1024  # of a batch
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, TypeError, LookupError)  # what pyarrow raises for damaged files
 
 
 class Batch(NamedTuple):
@@ -61,7 +62,7 @@ def opened(path: Path, image: str, label: str) -> Table:
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
         schema = file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
     if not file.metadata.num_rows:
         raise ValueError(f"{path}: has no rows")
@@ -106,7 +107,7 @@ def _read(table: Table, columns: list[str]) -> Iterator[tuple[int, Any]]:
             if start > table.rows:
                 break
             yield start - rows.num_rows, rows
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{table.path}: damaged in or after row {start}: {error}") from error
     if start != table.rows:
         raise ValueError(f"{table.path}: damaged: {table.rows} rows are promised, and others came")
