@@ -8,35 +8,35 @@ own. A row's result does not depend on the rows beside it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from algorithms import balls, losses
+from algorithms import losses
 from algorithms.gradients import Evaluated, differentiate, predict
+from algorithms.ledger import Best, Ledger, Policy, Record
 from algorithms.modes import frozen
 from algorithms.streams import Streams
-from algorithms.tensors import Counts, Images, Labels, Logits, Mask, PerRow, per_row
+from algorithms.tensors import Images, Labels, Logits, Mask, PerRow
 
 if TYPE_CHECKING:
     from algorithms.attacks import Attack
 
-Policy = Literal["first success", "highest loss", "last"]
-"""Which point a row returns. `first success` (evaluation): the first adversarial one, or the smallest for a minimal-norm
-attack; a row that withstands is its highest loss, or the clean row for a minimal-norm attack. `highest loss` (training):
-that one, whether it fools or not. `last` (training as the papers print it): the last iterate; saves a forward pass."""
-
-
-class Record(NamedTuple):
-    """What a search found, a row an example."""
-
-    x_adv: Images
-    success: Mask  # a fresh prediction at `x_adv` is adversarial; under the policy `last`, of the iterate before it
-    norm: PerRow  # of `x_adv - x`, in the attack's norm
-    forwards: Counts  # forward passes spent
-    backwards: Counts  # backward passes spent
+__all__ = [
+    "Best",
+    "Jacobian",
+    "Ledger",
+    "Policy",
+    "Problem",
+    "Record",
+    "Stop",
+    "Values",
+    "Visit",
+    "search",
+    "unperturbed",
+]
 
 
 class Visit(NamedTuple):
@@ -58,60 +58,6 @@ class Jacobian(NamedTuple):
     logits: Logits
     values: Values
     gradients: Float[Tensor, "batch values channels height width"]
-
-
-class Best(NamedTuple):
-    """The best point of every row so far, for rules that return to it or bound themselves by it."""
-
-    x_adv: Images  # where nothing has fooled yet: the point of highest loss
-    success: Mask
-    norm: PerRow  # of the smallest adversarial point, infinite where there is none; kept for minimal-norm attacks only
-
-
-@final
-class Ledger:
-    """The best point of every row so far. Rows are written by index; it is read at the end."""
-
-    def __init__(self, attack: Attack, x: Images, y: Labels, policy: Policy) -> None:
-        self.attack, self.x, self.y, self.policy = attack, x, y, policy
-        self.best = x.clone()
-        self.success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.value = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
-        self.norm = torch.full((len(x),), torch.inf, dtype=x.dtype, device=x.device)
-        self.forwards = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.backwards = torch.zeros_like(self.forwards)
-        self.labels_checked = False
-
-    def judge(self, rows: Labels, x_adv: Images, logits: Logits, value: PerRow) -> Mask:
-        """Notes the points `x_adv` of `rows`; returns which of them are adversarial."""
-        success = losses.fooled(logits, self.y[rows], targeted=self.attack.targeted)
-        value = value.detach().to(self.value.dtype)
-        climbs = value > self.value[rows]
-        if self.attack.minimal:
-            norm = balls.size(x_adv - self.x[rows], self.attack.norm)
-            better = torch.where(success, norm < self.norm[rows], climbs & ~self.success[rows])
-            self.norm[rows] = torch.where(success & better, norm, self.norm[rows])
-        elif self.policy == "first success":
-            better = ~self.success[rows] & (success | climbs)
-        else:
-            better = climbs
-        if self.policy == "last":
-            better = torch.ones_like(better)
-        self._write(rows, x_adv, success, value, better)
-        return success
-
-    def _write(self, rows: Labels, x_adv: Images, success: Mask, value: PerRow, better: Mask) -> None:
-        self.best[rows] = torch.where(per_row(better, x_adv), x_adv, self.best[rows])
-        self.success[rows] = torch.where(better, success, self.success[rows])
-        self.value[rows] = torch.where(better, value, self.value[rows])
-
-    def record(self) -> Record:
-        """The outcome. A row that a minimal-norm attack could not fool is the clean row under `first success`."""
-        x_adv = self.best
-        if self.attack.minimal and self.policy == "first success":
-            x_adv = torch.where(per_row(self.success, self.x), x_adv, self.x)
-        norm = balls.size(x_adv - self.x, self.attack.norm)
-        return Record(x_adv, self.success, norm, self.forwards, self.backwards)
 
 
 @final
@@ -155,9 +101,8 @@ class Problem:
     def jacobian(self, x_adv: Images, values: Callable[[Logits], Values]) -> Jacobian:
         """Logits, k `values` of them a row, and the input gradient of each, all from one forward pass.
 
-        For rules that look at several classes at once: `values` maps logits to (batch, k), one number for each class or
-        boundary of interest, and should hold only what is needed, as it costs one forward and k backward passes. The
-        point is judged on the way. A stopping rule is not asked. `algorithms.boundaries` has the usual `values`.
+        `values` maps logits to (batch, k), a number for each class or boundary of interest; `algorithms.boundaries` has
+        the usual ones. One forward and k backward passes. The point is judged; no stopping rule is asked.
         """
         x_adv = x_adv.detach().requires_grad_(True)
         with torch.enable_grad():
@@ -211,7 +156,14 @@ class Problem:
         keep = ~self.done
         rest = Problem(self.model, self.ledger, self.rows[keep], self.streams.select(keep), self.stop)
         rest.restart = self.restart
-        return rest, type(state)(*(None if part is None else part[keep] for part in state))
+        return rest, select(state, keep)
+
+
+def select(state: Any, keep: Mask) -> Any:
+    """The rows of an attack's state that stay: of its tensors, and of states inside it."""
+    if state is None or isinstance(state, Tensor):
+        return None if state is None else state[keep]
+    return type(state)(*(select(part, keep) for part in state))
 
 
 def search(
@@ -226,11 +178,9 @@ def search(
 ) -> Record:
     """Runs `attack` on every row. `stop` ends single rows early (dynamic training); `rng` lives on the CPU.
 
-    Streams in place of a generator say what each row draws: an evaluation keys them by example, so that an example's
-    draws do not depend on the rows beside it.
-
-    Raises ValueError for images outside [0, 1], NaN, an empty batch, wrong labels and a model that cannot be attacked,
-    and FloatingPointError for a model whose loss is not finite.
+    Streams in place of a generator say what each row draws: an evaluation keys them by example.
+    Raises ValueError for images outside [0, 1], an empty batch, wrong labels and a model that cannot be attacked, and
+    FloatingPointError for a model whose loss is not finite.
     """
     check(x, y)
     streams = rng if isinstance(rng, Streams) else Streams.draw(rng, len(x), x.device)
@@ -242,7 +192,7 @@ def search(
                 problem = Problem(model, ledger, rows, streams.select(rows).fork(restart), stop)
                 problem.restart = restart
                 descend(attack, problem)
-    if policy != "last" and not torch.isfinite(ledger.value).all():
+    if (ledger.value.isnan() if policy == "last" else ~ledger.value.isfinite()).any():  # `last` may not have looked
         raise FloatingPointError("the model gave no finite loss for some images: its weights or its output hold NaN")
     return ledger.record()
 
