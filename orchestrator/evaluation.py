@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,14 @@ from orchestrator.listener import Listener, Silent
 from orchestrator.plan import work_of
 from orchestrator.plots import png
 from orchestrator.recipe import Recipe, Workers
+from orchestrator.reports import write_report
+from orchestrator.tracking import Tracker
 from orchestrator.weights import load_weights
 from workers import runtime
 from workers.cache import Split, open_split
-from workers.messages import Snapshot, Work
+from workers.messages import Snapshot
+
+PATIENCE = 30.0  # seconds that a tracking server may take
 
 
 class Target(NamedTuple):
@@ -60,11 +64,40 @@ def evaluate(
     given: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
     evaluation = dataclasses.replace(found.recipe.evaluation, **given)
     recipe = dataclasses.replace(found.recipe, evaluation=evaluation, workers=workers or found.recipe.workers)
-    return measure(found._replace(recipe=recipe), listener)
+    outcome = measure(found._replace(recipe=recipe), listener)
+    if found.folder.records.is_dir():
+        _tell(found, outcome, listener)
+    write_report(found.folder)
+    return outcome
 
 
-def measure(target: Target, listener: Listener) -> Outcome:
-    """The evaluation that the target's recipe asks for; what is on the disk already is not done again."""
+def publish(folder: RunFolder, outcome: Outcome, tracker: Tracker) -> None:
+    """Adds an evaluation to its run in MLflow: figures as metrics; rows, plots and the run's page as artifacts."""
+    place = f"evaluations/{outcome.folder.name}"
+    tracker.metrics(place, 0, outcome.metrics())
+    for path in (outcome.parquet, *sorted(outcome.folder.glob("*.json")), *sorted(outcome.folder.glob("*.png"))):
+        tracker.artifact(path, place)
+    tracker.artifact(write_report(folder))
+
+
+def _tell(found: Target, outcome: Outcome, listener: Listener) -> None:
+    """Sends an evaluation after the training. Where a training still sends, or the address is wrong, it is said."""
+    try:
+        tracker = Tracker(found.folder, found.recipe.tracking, listener)
+    except ValueError as error:
+        listener.say(f"MLflow is not told of this evaluation: {error}")
+        return
+    try:
+        publish(found.folder, outcome, tracker)
+    finally:
+        tracker.close(PATIENCE)
+
+
+def measure(target: Target, listener: Listener, stop: Callable[[], bool] = lambda: False) -> Outcome:
+    """The evaluation that the target's recipe asks for; what is on the disk already is not done again.
+
+    Raises Interrupted, between two shards, once `stop()` is true.
+    """
     split = open_split(target.recipe.dataset, "test")
     settings = settings_of(target.recipe, split, digest_of(target.weights))
     folder = target.folder.evaluations / settings.folder
@@ -73,7 +106,11 @@ def measure(target: Target, listener: Listener) -> Outcome:
         listener.say(f"this evaluation is finished already: {folder}")
         return outcome
     write_json(folder / "settings.json", settings.plain())
-    stages = _attacked(target, settings, Parts(folder / "parts"), split, listener)
+    parts = Parts(folder / "parts")
+    with open_backend(target.recipe.workers, work_of(target.recipe), listener) as backend:
+        model = backend.share(_snapshot(target, split))
+        stages = Stages(settings, parts, (backend, model), listener, stop)
+        stages.run()
     return _concluded(target, settings, stages, split)
 
 
@@ -86,20 +123,9 @@ def find(target: str | Path) -> Target:
     return Target(folder, recipe, load_weights(path if inside else folder))
 
 
-def _attacked(target: Target, settings: Settings, parts: Parts, split: Split, listener: Listener) -> Stages:
-    """All stages, run on the attackers as far as they are not on the disk."""
-    recipe = target.recipe
-    work = work_of(recipe)
-    with open_backend(recipe.workers, work, listener) as backend:
-        model = backend.share(_snapshot(target, work, split))
-        stages = Stages(settings, parts, backend, model, listener)
-        stages.run()
-    return stages
-
-
-def _snapshot(target: Target, work: Work, split: Split) -> Snapshot:
+def _snapshot(target: Target, split: Split) -> Snapshot:
     """The weights as workers load them. Raises ValueError if they are another model's."""
-    model = runtime.build(work.model, split.shape, len(split.classes), work.seed)
+    model = runtime.build(target.recipe.model, split.shape, len(split.classes), target.recipe.seed)
     try:
         model.load_state_dict(dict(target.weights))
     except RuntimeError as error:

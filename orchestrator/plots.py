@@ -7,6 +7,7 @@ which people with any kind of colour vision can tell apart; lines differ in thei
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from collections.abc import Mapping, Sequence
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#333333"  # text, axes and grid; a page replaces it by the colour of its own text
+MARKS = {True: "✓", False: "✗"}
 UNITS = {
-    "linf": r"radius $\epsilon$ in $\ell_\infty$ (pixels are in [0, 1])",
-    "l2": r"radius $\epsilon$ in $\ell_2$ (pixels are in [0, 1])",
-    "l1": r"radius $\epsilon$ in $\ell_1$ (pixels are in [0, 1])",
-    "l0": r"radius $\epsilon$ in $\ell_0$ (entries changed)",
+    "linf": "radius ε in the l∞ norm (pixels are in [0, 1])",
+    "l2": "radius ε in the l2 norm (pixels are in [0, 1])",
+    "l1": "radius ε in the l1 norm (pixels are in [0, 1])",
+    "l0": "radius ε in the l0 norm (entries changed)",
 }
 
 
@@ -66,10 +68,10 @@ def image_grid(examples: Sequence[Example], title: str = "") -> Figure:
     figure = _figure(1.25 * count + 1.1, 4.5)
     grid = figure.add_gridspec(3, count)
     for column, example in enumerate(examples):
-        for row, (picture, caption) in enumerate(_pictures(example)):
+        for row, (picture, caption, right) in enumerate(_pictures(example)):
             axes = figure.add_subplot(grid[row, column])
-            _show(axes, picture)
-            axes.set_title(caption, fontsize=8, color=INK)
+            _show(axes, picture, signed=row == 1)
+            axes.set_title(caption, fontsize=8, color=INK if right else COLOURS[1])
             if column == 0:
                 axes.set_ylabel(("clean", "perturbation", "adversarial")[row], fontsize=9, color=INK)
     if title:
@@ -103,8 +105,11 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def svg(figure: Figure) -> str:
-    """A figure as an SVG element for an HTML page: no background, text in the page's own colour, nothing loaded."""
+def svg(figure: Figure, name: str) -> str:
+    """A figure as an SVG element for an HTML page: no background, text in the page's colour, nothing loaded.
+
+    `name` is spoken to those who cannot see it, and keeps its ids apart from those of other figures on the page.
+    """
     import matplotlib as mpl  # noqa: PLC0415 - only where plots are made
 
     buffer = io.StringIO()
@@ -112,7 +117,12 @@ def svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return text.replace(INK, "currentColor").replace(INK.lower(), "currentColor")
+    prefix = re.sub(r"\W+", "-", name)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(name)}" ', 1)
+    for number, colour in enumerate(COLOURS):  # a page may have lighter ones for a dark background
+        text = text.replace(colour.lower(), f"var(--series-{number}, {colour})")
+    return text.replace(INK, "currentColor")
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -129,10 +139,12 @@ def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
     value, low, high = (100 * np.array([point.accuracy for point in curve.points])).T
     label = f"{curve.attack} ({curve.examples} examples)"
     if curve.steps:
-        axes.step(eps, value, where="post", color=colour, label=label)
+        axes.step(eps, value, where="post", color=colour, label=label, clip_on=False)
         axes.fill_between(eps, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
     else:
-        axes.plot(eps, value, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, label=label)
+        axes.plot(
+            eps, value, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, label=label, clip_on=False
+        )
         axes.fill_between(eps, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
@@ -162,24 +174,23 @@ def _finish(axes: Axes) -> None:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
 
-def _pictures(example: Example) -> list[tuple[NDArray[np.float32], str]]:
-    """The three images of a column, each with its caption."""
+def _pictures(example: Example) -> list[tuple[NDArray[np.float32], str, bool]]:
+    """The three images of a column, each with its caption, and whether what the model says there is right."""
     delta = example.adversarial - example.clean
     largest = float(np.abs(delta).max())
     visible = 0.5 + 0.5 * delta / largest if largest else np.full_like(delta, 0.5)
-    caption = f"max {largest:.3g}" if largest else "none"
-    verdict = "✓" if example.predicted_adv == example.label else "✗"
+    before, after = example.predicted == example.label, example.predicted_adv == example.label
     return [
-        (example.clean, f"{example.predicted} {'✓' if example.predicted == example.label else '✗'}"),
-        (visible, caption),
-        (example.adversarial, f"{example.predicted_adv} {verdict}"),
+        (example.clean, f"{example.predicted} {MARKS[before]}", before),
+        (visible, f"up to {largest:.3g}" if largest else "none", True),
+        (example.adversarial, f"{example.predicted_adv} {MARKS[after]}", after),
     ]
 
 
-def _show(axes: Axes, picture: NDArray[np.float32]) -> None:
-    """One image without ticks; a single channel in grey."""
+def _show(axes: Axes, picture: NDArray[np.float32], *, signed: bool) -> None:
+    """One image without ticks; a single channel in grey, or if `signed` in blue (darker) and red (brighter)."""
     image: Any = picture[0] if len(picture) == 1 else np.moveaxis(picture[:3], 0, -1)
-    axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(image, cmap="RdBu_r" if signed else "gray", vmin=0, vmax=1, interpolation="none")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.torch import save as pack
 
 from algorithms.attacks.pgd import PGD
 from orchestrator import evaluation, suites
@@ -25,9 +26,11 @@ from orchestrator.evaluations import figures
 from orchestrator.evaluations.outcome import Outcome, cells, screen
 from orchestrator.evaluations.parts import SCHEMA
 from orchestrator.evaluations.settings import digest_of
-from orchestrator.folders import RunFolder, write_json
+from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.listener import Silent
+from orchestrator.loop import Interrupted
 from orchestrator.recipe import Evaluation, Recipe, Workers
+from orchestrator.weights import fresh_model
 from tests.linear import Gap, Linear, Points, falls_at
 from workers.judge import JudgeTask
 
@@ -163,7 +166,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes().replace(str(folder).encode(), b"") for p in paths}
 
 
-@pytest.mark.parametrize("after", [0, 2, 5, 9, 11])
+@pytest.mark.parametrize("after", [0, 5, 11])
 def test_interrupted_and_resumed_is_uninterrupted(calls: list[JudgeTask], tmp_path: Path, after: int) -> None:
     measure(target(tmp_path / "whole" / "run"), Silent())
     whole = len(calls)
@@ -179,6 +182,16 @@ def test_interrupted_and_resumed_is_uninterrupted(calls: list[JudgeTask], tmp_pa
     measure(target(tmp_path / "again" / "run"), Silent())
     assert len(calls) == whole - after
     assert contents(tmp_path / "again") == contents(tmp_path / "whole")
+
+
+def test_asked_to_stop_it_keeps_the_shard_and_goes_on_later(calls: list[JudgeTask], tmp_path: Path) -> None:
+    answers = iter([False, False, False, True])
+    with pytest.raises(Interrupted, match="same command"):
+        measure(target(tmp_path), Silent(), stop=lambda: next(answers))
+    assert len(list(tmp_path.rglob("*.parquet"))) == 4
+    before = len(calls)
+    measure(target(tmp_path), Silent())
+    assert sum(task.label == "FGSM" for task in calls[before:]) == 2
 
 
 def damage_nothing(path: Path) -> None:
@@ -200,14 +213,21 @@ def of_other_examples(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "again"), [(damage_nothing, 0), (cut_short, 1), (empty, 1), (of_other_examples, 1), (Path.unlink, 1)]
+    ("suffix", "harm", "again"),
+    [
+        (".parquet", damage_nothing, 0),
+        (".parquet", cut_short, 1),
+        (".parquet", empty, 1),
+        (".parquet", of_other_examples, 1),
+        (".parquet", Path.unlink, 1),
+        (".npz", cut_short, 1),
+        (".npz", empty, 1),
+        (".npz", Path.unlink, 1),
+    ],
 )
-@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
 def test_a_damaged_part_is_made_again(
-    calls: list[JudgeTask], tmp_path: Path, harm: Callable[[Path], None], again: int, suffix: str
+    calls: list[JudgeTask], tmp_path: Path, suffix: str, harm: Callable[[Path], None], again: int
 ) -> None:
-    if suffix == ".npz" and harm is of_other_examples:
-        pytest.skip("images are told apart by their rows")
     evaluation.open_backend.stop_after = 8  # type: ignore[attr-defined]
     with pytest.raises(KeyboardInterrupt):
         measure(target(tmp_path, examples=300), Silent())
@@ -310,13 +330,50 @@ def test_outcome_on_the_screen(calls: list[JudgeTask], tmp_path: Path) -> None:
     assert again.parquet.is_file()
 
 
-def test_evaluate_finds_a_run_by_folder(
-    calls: list[JudgeTask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    aim = target(tmp_path / "a-run")
-    monkeypatch.setattr(evaluation, "find", lambda path: aim)
-    outcome = evaluation.evaluate(tmp_path / "a-run", examples=50, eps=0.01)
-    assert (outcome.examples, outcome.eps, outcome.suite, outcome.run) == (50, 0.01, "demo", "a-run")
+def test_evaluate_finds_a_run_or_a_file_of_it(calls: list[JudgeTask], tmp_path: Path) -> None:
+    """The bundled digits: a recipe on the disk can only name what its readers have."""
+    run = RunFolder(tmp_path / "a-run")
+    recipe = Recipe(workers=Workers(backend="inline"))
+    write_json(run.recipe, resolve(recipe))
+    write_atomically(run.model, pack(fresh_model(recipe).state_dict()))
+    asked: dict[str, Any] = {"suite": "demo", "examples": 20, "eps": 0.01}
+    outcome = evaluation.evaluate(run.path, **asked)
+    assert (outcome.examples, outcome.eps, outcome.suite, outcome.run) == (20, 0.01, "demo", "a-run")
+    assert run.report.is_file()
+    calls.clear()
+    assert evaluation.evaluate(str(run.model), **asked) == outcome
+    assert not calls
+    with pytest.raises(ValueError, match="no run 'nowhere'"):
+        evaluation.evaluate("nowhere")
+
+
+class Told:
+    """What a tracker was told."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, float] = {}
+        self.files: list[tuple[str, str]] = []
+
+    def metrics(self, axis: str, step: int, values: dict[str, float]) -> None:
+        assert step == 0
+        self.values |= values
+
+    def artifact(self, path: Path, destination: str = "") -> None:
+        assert path.is_file()
+        self.files.append((path.name, destination))
+
+
+def test_an_evaluation_is_published(calls: list[JudgeTask], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "a-run")
+    recipe = Recipe(workers=Workers(backend="inline"), evaluation=Evaluation(suite="quick", eps=0.05, examples=20))
+    write_json(run.recipe, resolve(recipe))
+    outcome = measure(Target(run, recipe, fresh_model(recipe).state_dict()), Silent())
+    told = Told()
+    evaluation.publish(run, outcome, told)  # type: ignore[arg-type]
+    place = f"evaluations/{outcome.folder.name}"
+    assert {("examples.parquet", place), ("outcome.json", place), ("report.html", "")} <= set(told.files)
+    assert told.values["quick/eps"] == 0.05
+    assert "quick/accuracy/worst_case" in told.values
 
 
 def test_weights_of_another_model_are_refused(calls: list[JudgeTask], tmp_path: Path) -> None:

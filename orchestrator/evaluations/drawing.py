@@ -25,7 +25,8 @@ def figures_of(outcome: Outcome) -> dict[str, Figure]:
         drawn["robust-accuracy"] = robust_accuracy(outcome.curves, (outcome.norm, outcome.eps))
     examples = pictures(outcome)
     if examples:
-        drawn["images"] = image_grid(examples)
+        title = f"{outcome.shown}, {outcome.norm}, eps = {outcome.eps:.4g}; above each image, what the model says"
+        drawn["images"] = image_grid(examples, title)
     return drawn
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.suites import Entry
 
 WORST = "worst case"
+HEADINGS = ("attack", "accuracy", "95 % interval", "attacked", "gradients each", "median norm")
 
 
 @final
@@ -54,7 +55,7 @@ class Outcome:
 
     def metrics(self) -> dict[str, float]:
         """Names and values for MLflow; names have only letters, digits, `_`, `-`, `.` and `/`."""
-        found = {f"{self.suite}/examples": float(self.examples)}
+        found = {f"{self.suite}/examples": float(self.examples), f"{self.suite}/eps": self.eps}
         for row in self.table:
             name = "".join(c if c.isalnum() or c in "-._" else "_" for c in row.attack)
             if row.accuracy is not None:
@@ -65,17 +66,18 @@ class Outcome:
 
     def write(self) -> None:
         """Puts the outcome beside what it sums up."""
-        write_atomically(self.folder / "outcome.json", ADAPTER.dump_json(self, indent=2) + b"\n")
+        content = ADAPTER.dump_json(self, indent=2, exclude={"folder"})  # it may be moved
+        write_atomically(self.folder / "outcome.json", content + b"\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """The outcome of a finished evaluation; None if there is none, or it cannot be read."""
         try:
-            found = ADAPTER.validate_json((folder / "outcome.json").read_bytes())
-        except (OSError, ValueError):  # not finished, or damaged: it is made again
+            stored = json.loads((folder / "outcome.json").read_bytes())
+            found: Self = ADAPTER.validate_python({**stored, "folder": folder})
+        except (OSError, ValueError, TypeError):  # not finished, or damaged: it is made again
             return None
-        moved = dataclasses.replace(found, folder=folder)  # the run's folder may have been moved
-        return moved if moved.parquet.is_file() and moved.images.is_file() else None
+        return found if found.parquet.is_file() and found.images.is_file() else None
 
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Outcome)
@@ -170,21 +172,34 @@ def screen(outcome: Outcome) -> Table:
 
     radius = f"{outcome.norm}, eps = {outcome.eps:.4g}"
     table = Table(title=f"{outcome.run}: {outcome.suite} on {outcome.examples} test examples ({radius})")
-    for heading in ("attack", "accuracy", "95 % interval", "attacked", "gradients each", "median norm"):
+    headings, *rows = grid(outcome)
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "attack" else "right")
-    for row in outcome.table:
-        table.add_row(*cells(row))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
+def grid(outcome: Outcome) -> list[tuple[str, ...]]:
+    """The table as texts, headings first; a column with nothing in it is left out."""
+    rows = [cells(row) for row in outcome.table]
+    full = [place for place in range(len(HEADINGS)) if any(row[place] for row in rows)]
+    return [tuple(row[place] for place in full) for row in (HEADINGS, *rows)]
+
+
 def cells(row: Row) -> tuple[str, ...]:
-    """A row of the table as texts: attack, accuracy, interval, examples attacked, gradients each, median norm."""
+    """A row of the table as texts, under HEADINGS."""
     share, own = row.accuracy, row.attack not in ("clean", WORST)
     return (
         row.attack,
-        "" if share is None else f"{100 * share.value:.1f} %",
+        "" if share is None else percent(share.value),
         "" if share is None else f"{100 * share.low:.1f} to {100 * share.high:.1f}",
         str(row.examples) if own else "",
         f"{row.backwards:.1f}" if own else "",
         "" if row.norm is None else f"{row.norm} " + ("never" if row.median is None else f"{row.median:.4g}"),
     )
+
+
+def percent(share: float) -> str:
+    """A share as a person reads it."""
+    return f"{100 * share:.1f} %"

@@ -8,6 +8,7 @@ evaluation that was interrupted makes the same stages again and finds their fini
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -19,6 +20,7 @@ from orchestrator.evaluations import figures
 from orchestrator.evaluations.parts import Part, Parts, none_kept, rows_of, together
 from orchestrator.evaluations.settings import Settings
 from orchestrator.listener import Listener
+from orchestrator.loop import Interrupted
 from orchestrator.suites import Entry
 from workers.judge import JudgeTask, Kept
 
@@ -42,9 +44,17 @@ class Stage(NamedTuple):
 class Stages:
     """Runs stages and remembers what they found."""
 
-    def __init__(self, settings: Settings, parts: Parts, backend: Backend, model: Handle, listener: Listener) -> None:
-        self.settings, self.parts, self.backend, self.model = settings, parts, backend, model
-        self.listener = listener
+    def __init__(
+        self,
+        settings: Settings,
+        parts: Parts,
+        workers: tuple[Backend, Handle],
+        listener: Listener,
+        stop: Callable[[], bool],
+    ) -> None:
+        """`workers`: who does the work, and the handle of the model's snapshot. `stop` is asked after each shard."""
+        self.settings, self.parts, self.listener, self.stop = settings, parts, listener, stop
+        self.backend, self.model = workers
         self.tables: list[Any] = []
         self.kept: Kept = none_kept()
         self.nearest = np.full(settings.examples, math.inf)  # distance of the nearest known adversarial image
@@ -97,12 +107,14 @@ class Stages:
                 self.backend.submit(("judge", stage.number, i), "judge", self._task(stage, i, shard), self.model)
         self.listener.begin(name, len(stage.indices), "examples")
         done, fallen = 0, 0
-        for i, part in enumerate(known):
-            finished = part or self._finish(stage, i)
-            self._note(finished)
-            done, fallen = done + finished.rows.num_rows, fallen + int(finished.rows["success"].to_numpy().sum())
-            self.listener.advance(name, done, f"{fallen} of {done} are predicted wrongly")
-        self.listener.end(name)
+        try:
+            for i, part in enumerate(known):
+                finished = part or self._finish(stage, i)
+                self._note(finished)
+                done, fallen = done + finished.rows.num_rows, fallen + int(finished.rows["success"].to_numpy().sum())
+                self.listener.advance(name, done, f"{fallen} of {done} are predicted wrongly")
+        finally:
+            self.listener.end(name)
 
     def _task(self, stage: Stage, shard: int, indices: Indices) -> JudgeTask:
         return JudgeTask(
@@ -120,6 +132,8 @@ class Stages:
         (result,) = self.backend.collect([("judge", stage.number, shard)])
         part = Part(rows_of(result.report, stage.label, stage.eps), result.report.kept)
         self.parts.write(stage.number, shard, part)
+        if self.stop():
+            raise Interrupted("the evaluation was stopped; the same command goes on with it")
         return part
 
     def _note(self, part: Part) -> None:
