@@ -53,13 +53,18 @@ def norms(kind: type[Attack]) -> list[Norm | None]:
     return list(get_args(hint)) if "norm" in names and get_origin(hint) is Literal else [None]
 
 
-def variants() -> dict[str, Attack]:
-    """Every attack plug-in in every norm that it offers, small, by a name for the test's report."""
-    found = {}
+def variants() -> dict[str, Attack | Exception]:
+    """Every attack plug-in in every norm that it offers, small, by a name for the test's report.
+
+    A file that cannot be imported comes as its error: it fails its own tests and lets the others run.
+    """
+    found: dict[str, Attack | Exception] = {}
     for name in plugins.names(Attack):
-        kind = plugins.find(Attack, name)
-        for norm in norms(kind):
-            found[f"{name}-{norm}" if norm else name] = cheap(kind, norm)
+        try:
+            kind = plugins.find(Attack, name)
+            found |= {f"{name}-{norm}" if norm else name: cheap(kind, norm) for norm in norms(kind)}
+        except (ImportError, SyntaxError, NameError, TypeError) as error:
+            found[name] = error
     return found
 
 
