@@ -33,7 +33,8 @@ def assert_true(record: Record, attack: Attack, model: nn.Module, x: Images, y: 
     assert ((x_adv >= 0) & (x_adv <= 1)).all()  # so written, NaN fails too
     with torch.no_grad():
         gap = margin(model(x_adv.to(next(model.parameters()).dtype)), y)
-    assert record.success.tolist() == ((gap < 0) if attack.targeted else (gap > 0)).tolist()
+    confidence = getattr(attack, "confidence", 0.0)
+    assert record.success.tolist() == ((-gap if attack.targeted else gap) > confidence).tolist()
     torch.testing.assert_close(record.norm.double(), norms_of(x_adv - x, attack.norm), rtol=1e-5, atol=1e-6)
     if in_its_ball(attack):
         assert (record.norm <= attack.eps * (1 + 1e-5) + 1e-6).all()  # type: ignore[attr-defined]
