@@ -46,7 +46,7 @@ docs: $(VENV)/.installed-docs
 
 clean:
 	rm -rf $(VENV) site build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find algorithms workers orchestrator tests docs -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is touched when its installation is complete: one that was cut short is done again, a finished one never.
 $(VENV)/.installed: $(VENV)/.made $(NEEDS)
