@@ -14,7 +14,7 @@ from orchestrator import signals
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import recipe_from, resolve
-from orchestrator.evaluation import Target, measure
+from orchestrator.evaluation import Target, measure, publish
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.folders import RunFolder, locked, write_json
 from orchestrator.listener import Listener, Silent
@@ -66,7 +66,7 @@ def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: 
         with Tracker.open(folder, recipe.tracking, resolve(recipe), listener) as tracker:
             stage = Stage(recipe, folder, examples, listener, tracker)
             metrics = train_model(stage, stop)
-            outcome = conclude(stage)
+            outcome = conclude(stage, stop)
             write_json(folder.summary, {"metrics": metrics})
         return Run(folder, metrics, outcome, tracker.url, resumed)
 
@@ -122,9 +122,10 @@ def train_model(stage: Stage, stop: Callable[[], bool]) -> dict[str, float]:
     return recorder.latest
 
 
-def conclude(stage: Stage) -> Outcome:
+def conclude(stage: Stage, stop: Callable[[], bool]) -> Outcome:
     """Evaluates the finished model, and logs it, its figures and its pictures."""
     recipe, folder, _, listener, tracker = stage
     tracker.model(load_model(folder, recipe), open_split(recipe.dataset, "test").images(np.arange(2)).numpy())
-    outcome = measure(Target(folder, recipe, load_weights(folder)), listener)
+    outcome = measure(Target(folder, recipe, load_weights(folder)), listener, stop)
+    publish(folder, outcome, tracker)
     return outcome
