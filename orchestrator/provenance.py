@@ -48,9 +48,7 @@ def checkout(source: Path = SOURCE) -> Commit | None:
     tracked = git(source, "ls-files", "--", ".")
     commit = git(source, "rev-parse", "HEAD")
     changes = git(source, "status", "--porcelain", "--untracked-files=normal", "--", ":/")
-    if (
-        not tracked or not commit or changes is None
-    ):  # an environment inside somebody's repository is not that repository
+    if not tracked or not commit or changes is None:  # a .venv inside somebody's repository is not that repository
         return None
     return Commit(commit, git(source, "branch", "--show-current") or "", len(changes.splitlines()))
 
