@@ -84,10 +84,10 @@ class Terminal:
 
 def exit_code(error: BaseException) -> int:
     """What the command ends with."""
-    if isinstance(error, KeyboardInterrupt):
-        return ABORTED
     if type(error).__name__ == "Interrupted":  # of the loop, which is not imported for a name
         return STOPPED
+    if isinstance(error, KeyboardInterrupt):
+        return ABORTED
     return WRONG if isinstance(error, ValueError | FileNotFoundError) else FAILED
 
 
