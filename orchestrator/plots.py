@@ -71,11 +71,11 @@ def image_grid(examples: Sequence[Example], title: str = "") -> Figure:
         for row, (picture, caption, right) in enumerate(_pictures(example)):
             axes = figure.add_subplot(grid[row, column])
             _show(axes, picture, signed=row == 1)
-            axes.set_title(caption, fontsize=8, color=INK if right else COLOURS[1])
+            axes.set_title(literal(caption), fontsize=8, color=INK if right else COLOURS[1])
             if column == 0:
                 axes.set_ylabel(("clean", "perturbation", "adversarial")[row], fontsize=9, color=INK)
     if title:
-        figure.suptitle(title, fontsize=10, color=INK)
+        figure.suptitle(literal(title), fontsize=10, color=INK)
     return figure
 
 
@@ -125,6 +125,11 @@ def svg(figure: Figure, name: str) -> str:
     return text.replace(INK, "currentColor")
 
 
+def literal(text: str) -> str:
+    """A user's text as it is: to matplotlib, what stands between two dollar signs is a formula."""
+    return text.replace("$", r"\$")
+
+
 def _figure(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415
@@ -137,14 +142,13 @@ def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
     colour = COLOURS[number % len(COLOURS)]
     eps = [point.eps for point in curve.points]
     value, low, high = (100 * np.array([point.accuracy for point in curve.points])).T
-    label = f"{curve.attack} ({curve.examples} examples)"
+    label = literal(f"{curve.attack} ({curve.examples} examples)")
     if curve.steps:
         axes.step(eps, value, where="post", color=colour, label=label, clip_on=False)
         axes.fill_between(eps, low, high, step="post", color=colour, alpha=0.15, linewidth=0)
     else:
-        axes.plot(
-            eps, value, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, label=label, clip_on=False
-        )
+        marker = MARKERS[number % len(MARKERS)]
+        axes.plot(eps, value, color=colour, marker=marker, markersize=5, label=label, clip_on=False)
         axes.fill_between(eps, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
@@ -158,7 +162,7 @@ def _draw_series(axes: Axes, name: str, points: NDArray[np.float64], number: int
         linewidth=1 if many else 1.8,
         marker="" if many else MARKERS[number % len(MARKERS)],
         markersize=5,
-        label=name,
+        label=literal(name),
     )
 
 

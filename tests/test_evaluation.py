@@ -46,6 +46,18 @@ attack = {name = "pgd", steps = 5, step_size = "eps/2"}
 """
 
 
+ALONE = """
+about = "the second attack is weaker, and is judged alone"
+[[attacks]]
+label = "PGD"
+attack = {name = "pgd", steps = 5, step_size = "eps/2"}
+[[attacks]]
+label = "one step"
+examples = "all"
+attack = {name = "pgd", steps = 1, step_size = "eps/2", random_start = false}
+"""
+
+
 class Calls(Inline):  # type: ignore[misc] - a test may watch what nobody else may extend
     """The inline backend, which notes every task and may be interrupted."""
 
@@ -145,6 +157,14 @@ def test_only_what_still_stands_is_attacked(calls: list[JudgeTask], tmp_path: Pa
     values = [row.accuracy.value for row in outcome.table if row.accuracy]
     known = [accuracy_at(images, eps) for eps in (0, EPS / 2, EPS, EPS)]
     assert values == pytest.approx(known)
+
+
+def test_an_attack_on_all_examples_is_judged_alone(calls: list[JudgeTask], tmp_path: Path, images: np.ndarray) -> None:
+    suite = tmp_path / "mine.toml"
+    suite.write_text(ALONE)
+    outcome = measure(target(tmp_path, suite=str(suite)), Silent())
+    values = [row.accuracy.value for row in outcome.table if row.accuracy]
+    assert values == pytest.approx([accuracy_at(images, eps) for eps in (0, EPS, EPS / 2, EPS)])
 
 
 def test_the_curve_asks_only_what_is_open(calls: list[JudgeTask], tmp_path: Path, images: np.ndarray) -> None:

@@ -103,6 +103,15 @@ def test_files_are_whole_and_repeat() -> None:
     assert not ids(text) & ids(other)
 
 
+def test_dollar_signs_are_no_formulas() -> None:
+    odd = "$x_{$ \\frac $"
+    curve = CURVES[0]._replace(attack=odd)
+    assert odd in plots.svg(plots.robust_accuracy([curve]), "a")
+    named = [example._replace(predicted=odd) for example in examples(1, 2)]
+    assert odd in plots.svg(plots.image_grid(named, odd), "b")
+    assert odd in plots.svg(plots.training_curves({odd: [(1, 1.0)]}), "c")
+
+
 def ids(text: str) -> set[str]:
     return set(re.findall(r'\bid="([^"]+)"', text))
 
