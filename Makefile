@@ -13,7 +13,7 @@ endef
 # One thread for each process: results do not depend on the machine, and processes do not fight for cores.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help install lint test demo docs clean
+.PHONY: help install lint test demo docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make demo      trains a robust digit classifier, attacks it and shows what came of it"
 	@echo "make test      style, types, layers and tests"
 	@echo "make lint      style, types and layers alone"
+	@echo "make bench     what an attack's step and a training's step cost over the bare passes"
 	@echo "make docs      the documentation, into site/"
 	@echo "make clean     removes what make has made, but no runs"
 
@@ -38,6 +39,9 @@ lint: $(VENV)/.installed-dev
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
 
 # The variables silence advertisements of successors.
 docs: $(VENV)/.installed-docs
