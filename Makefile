@@ -18,7 +18,7 @@ export OMP_NUM_THREADS ?= 1
 
 help:
 	@echo "make install   the command $(BIN)/sparring; PYTHON=python3.12 chooses another Python"
-	@echo "make demo      trains a robust digit classifier, attacks it and shows what came of it"
+	@echo "make demo      trains a plain and a robust classifier of digits, and attacks both"
 	@echo "make test      style, types, layers and tests"
 	@echo "make lint      style, types and layers alone"
 	@echo "make bench     what an attack's step and a training's step cost over the bare passes"
