@@ -7,6 +7,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from workers.cache import open_split
-from workers.datasets import _images
+from workers.datasets import _images, _tables
 from workers.datasets.parquet import Parquet
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -136,8 +137,8 @@ def test_other_kinds_of_pixels_follow_the_rule(tmp_path: Path) -> None:
     Image.fromarray(few).quantize(8).save(palette, "PNG")
     red, green, blue = np.moveaxis(colour.astype(float), 2, 0)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
-    assert np.array_equal(read_one(tmp_path, bits.getvalue())[0], black_and_white)
-    assert np.array_equal(read_one(tmp_path, grey_alpha.getvalue())[0], grey)
+    assert np.array_equal(read_one(tmp_path, bits.getvalue()), black_and_white[np.newaxis])
+    assert np.array_equal(read_one(tmp_path, grey_alpha.getvalue()), grey[np.newaxis])
     assert np.array_equal(read_one(tmp_path, colour_alpha.getvalue()), np.moveaxis(colour, 2, 0))
     assert np.array_equal(read_one(tmp_path, palette.getvalue()), np.moveaxis(few, 2, 0))
     assert np.array_equal(read_one(tmp_path, encoded(grey), channels=3), np.stack([grey] * 3))
@@ -299,6 +300,15 @@ def test_a_damaged_parquet_file_is_named_or_harmless(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match="not a readable Parquet file"):
         Parquet(folder=str(tmp_path)).read("train")
+
+
+@pytest.mark.parametrize("promised", [3, 5])
+def test_other_rows_than_promised_are_damage(tmp_path: Path, promised: int) -> None:
+    path = write(train_file(tmp_path), [GOOD] * 4, [0] * 4)
+    table = _tables.opened(path, "", "label")
+    liar = SimpleNamespace(metadata=SimpleNamespace(num_rows=promised), iter_batches=table.file.iter_batches)
+    with pytest.raises(ValueError, match=f"{path}: damaged: {promised} rows are promised, and others came"):
+        list(_tables.batches(table._replace(file=liar), 1))
 
 
 def test_a_missing_folder_file_or_piece_is_named(tmp_path: Path) -> None:
