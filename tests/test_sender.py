@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,27 +11,7 @@ import pytest
 from orchestrator import sender as module
 from orchestrator.sender import Away, Refused, Sender, brief, pieces
 from orchestrator.spool import Record, Spool
-
-PATIENCE = 30.0  # seconds that a test waits before it gives up
-
-
-class Told:
-    """A listener that remembers."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.sentences.append(message)
-
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        raise AssertionError
-
-    def advance(self, stage: str, done: int, note: str = "") -> None:
-        raise AssertionError
-
-    def end(self, stage: str) -> None:
-        raise AssertionError
+from tests.told import PATIENCE, Told, until
 
 
 class Memory:
@@ -68,14 +47,6 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spool]:
         monkeypatch.setattr(module, pause, 0.005)
     with Spool(tmp_path) as opened:
         yield opened
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Waits for what a thread does."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def record(spool: Spool, sender: Sender, steps: range) -> None:

@@ -9,8 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,11 @@ from orchestrator import addresses
 from orchestrator.folders import RunFolder, write_json
 from orchestrator.recipe import Tracking
 from orchestrator.tracking import Tracker, flush
+from tests.told import Told, until
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PATIENCE = 120.0  # seconds that a test waits before it gives up
 RECIPE = {"seed": 1, "defense": {"attack": {"name": "pgd", "eps": 0.3}}}
 ENVIRONMENT = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 ENDLESS = """
@@ -53,25 +52,6 @@ x = torch.from_numpy(numpy.load(sys.argv[3]))
 with torch.no_grad():
     numpy.save(sys.argv[4], torch.cat([model(x[:1]), model(x[1:])]).numpy())
 """
-
-
-class Told:
-    """A listener that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.sentences.append(message)
-
-    def begin(self, stage: str, total: int, unit: str) -> None:
-        raise AssertionError
-
-    def advance(self, stage: str, done: int, note: str = "") -> None:
-        raise AssertionError
-
-    def end(self, stage: str) -> None:
-        raise AssertionError
 
 
 class Server:
@@ -113,13 +93,6 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)  # it leads a group of its own
             self.process.wait()
             self.process = None
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
