@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 from orchestrator.config import resolve
 from orchestrator.recipe import Recipe
+from workers.datasets import Dataset
 from workers.messages import Work
 
 IRRELEVANT = ("name", "workers", "validation", "evaluation", "tracking")  # sections that no trained bit depends on
@@ -16,7 +20,7 @@ def work_of(recipe: Recipe) -> Work:
     """What the workers must know of a recipe."""
     return Work(
         seed=recipe.seed,
-        dataset=recipe.dataset,
+        dataset=located(recipe.dataset),
         augmentation=recipe.augmentation,
         model=recipe.model,
         defense=recipe.defense,
@@ -31,6 +35,15 @@ def work_of(recipe: Recipe) -> Work:
         device=recipe.workers.device,
         threads=recipe.workers.threads,
     )
+
+
+def located(dataset: Dataset) -> Dataset:
+    """The same data set with an absolute folder: workers may have been started in another one."""
+    folder = getattr(dataset, "folder", "")
+    if not folder:
+        return dataset
+    absolute: dict[str, Any] = {"folder": str(Path(folder).expanduser().resolve())}
+    return dataclasses.replace(dataset, **absolute)  # type: ignore[type-var]
 
 
 def digest_of(recipe: Recipe) -> str:
