@@ -10,6 +10,7 @@ import dataclasses
 import math
 import re
 import tomllib
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
@@ -19,6 +20,7 @@ from algorithms.attacks import Attack
 from algorithms.balls import Norm
 from orchestrator.config import RecipeError, build
 from orchestrator.config.errors import Key
+from orchestrator.config.kinds import fields_of
 
 FOLDER = Path(__file__).with_name("suites")
 NUMBER = r"\d{1,20}(?:\.\d{0,20})?"
@@ -158,16 +160,21 @@ def _filled(table: dict[str, Any], norm: Norm, eps: float) -> dict[str, Any]:
 
 
 def _filled_entry(entry: Any, norm: Norm, eps: float, path: Key) -> Any:
-    """An attack's table with norm and radius where it has such fields and does not set them."""
+    """An attack's table with norm and radius where it has such fields and does not set them.
+
+    An attack that is made for one norm alone, and another one, stays as it is.
+    """
     if not isinstance(entry, dict):
         return entry
     attack = entry.get("attack")
     attack = {"name": attack} if isinstance(attack, str) else attack
     if not isinstance(attack, dict) or attack.get("name") not in plugins.names(Attack):
         return entry
-    plugin: Any = plugins.find(Attack, attack["name"])
-    known = {field.name for field in dataclasses.fields(plugin)}
+    known = fields_of(plugins.find(Attack, attack["name"]))
     given = {key: value for key, value in (("norm", norm), ("eps", eps)) if key in known}
+    norms = typing.get_args(known.get("norm"))
+    if len(norms) == 1 and norms[0] != norm:
+        given = {}
     return {**entry, "attack": given | relative(attack, eps, (*path, "attack"))}
 
 

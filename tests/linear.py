@@ -6,16 +6,28 @@ leaves [0, 1]; so an example falls at `|g| / |w|_1`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
 from algorithms.models import Model, Shape
+from orchestrator import evaluation
+from orchestrator.backend import Inline
+from orchestrator.evaluation import Target
+from orchestrator.folders import RunFolder
+from orchestrator.recipe import Evaluation, Recipe, Workers
 from workers.datasets import Dataset, Examples, Part
+from workers.judge import JudgeTask
 
+EPS = 0.03
 W = np.array([1.0, -2.0, 3.0, 0.5, -0.5, 1.5, -1.0, 2.0, 0.25])
 
 
@@ -66,3 +78,49 @@ def gaps(images: np.ndarray) -> np.ndarray:
 def falls_at(images: np.ndarray) -> np.ndarray:
     """The smallest perturbation in l-infinity that changes the prediction."""
     return np.abs(gaps(images)) / np.abs(W).sum()
+
+
+@dataclass
+class Watch:
+    """What attackers are given, and after how many shards the driver is interrupted."""
+
+    tasks: list[JudgeTask] = field(default_factory=list)
+    shards: float = math.inf
+
+
+class Calls(Inline):  # type: ignore[misc] - a test may watch what nobody else may extend
+    """The inline backend, watched."""
+
+    watch: Watch
+
+    def submit(self, key: Any, method: str, *arguments: Any) -> None:
+        self.watch.tasks.append(arguments[0])
+        super().submit(key, method, *arguments)
+
+    def collect(self, keys: Any) -> Any:
+        if not self.watch.shards:
+            raise KeyboardInterrupt
+        self.watch.shards -= 1
+        return super().collect(keys)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Watch:
+    """Watches all evaluations of a test; data sets are cached in the test's own folder."""
+    watched = Watch()
+
+    @contextlib.contextmanager
+    def opened(workers: Workers, work: Any, listener: Any) -> Iterator[Calls]:
+        backend = Calls(work)
+        backend.watch = watched
+        yield backend
+
+    monkeypatch.setenv("SPARRING_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(evaluation, "open_backend", opened)
+    monkeypatch.setattr(evaluation, "figures_of", lambda outcome: {})  # plots have tests of their own, and take seconds
+    return watched
+
+
+def target(folder: Path, **asked: Any) -> Target:
+    given = Evaluation(**{"suite": "demo", "eps": EPS, **asked})
+    recipe = Recipe(model=Linear(), dataset=Points(), evaluation=given, workers=Workers(backend="inline"))
+    return Target(RunFolder(folder), recipe, Gap().state_dict())
