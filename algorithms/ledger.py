@@ -1,4 +1,8 @@
-"""The best point of every row so far: what it is depends on the attack and on the policy asked for."""
+"""The best point of every row so far: what it is depends on the attack and on the policy asked for.
+
+Two fields that only some attacks have count here. `confidence`: the margin of logits that an adversarial point must
+exceed, 0 without it. `pixels`: True where the norm counts a pixel once, whatever its channels do.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,8 @@ class Ledger:
 
     def __init__(self, attack: Attack, x: Images, y: Labels, policy: Policy) -> None:
         self.attack, self.x, self.y, self.policy = attack, x, y, policy
-        self.confidence: float = getattr(attack, "confidence", 0.0)  # margin that an adversarial point must exceed
+        self.confidence: float = getattr(attack, "confidence", 0.0)
+        self.pixels: bool = getattr(attack, "pixels", False)
         self.best = x.clone()
         self.success = torch.zeros(len(x), dtype=torch.bool, device=x.device)
         self.value = torch.full((len(x),), -torch.inf, dtype=x.dtype, device=x.device)
@@ -58,7 +63,7 @@ class Ledger:
         value = value.detach().to(self.value.dtype)
         climbs = value > self.value[rows]
         if self.attack.minimal:
-            norm = balls.size(x_adv - self.x[rows], self.attack.norm)
+            norm = self._size(x_adv - self.x[rows])
             better = torch.where(success, norm < self.norm[rows], climbs & ~self.success[rows])
             self.norm[rows] = torch.where(success & better, norm, self.norm[rows])
         elif self.policy == "first success":
@@ -70,6 +75,9 @@ class Ledger:
         self._write(rows, x_adv, success, value, better)
         return success
 
+    def _size(self, delta: Images) -> PerRow:
+        return balls.size(delta.abs().amax(1, keepdim=True) if self.pixels else delta, self.attack.norm)
+
     def _write(self, rows: Labels, x_adv: Images, success: Mask, value: PerRow, better: Mask) -> None:
         self.best[rows] = torch.where(per_row(better, x_adv), x_adv, self.best[rows])
         self.success[rows] = torch.where(better, success, self.success[rows])
@@ -80,5 +88,5 @@ class Ledger:
         x_adv = self.best
         if self.attack.minimal and self.policy == "first success":
             x_adv = torch.where(per_row(self.success, self.x), x_adv, self.x)
-        norm = balls.size(x_adv - self.x, self.attack.norm)
+        norm = self._size(x_adv - self.x)
         return Record(x_adv, self.success, norm, self.forwards, self.backwards)

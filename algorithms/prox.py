@@ -123,6 +123,16 @@ def two_thirds(x: Images, strength: Radius, *, weight: Images | None = None, box
     return torch.where((cut == u) | (_saved(x, cut, None) > ratio * cut.abs() ** (2 / 3)), cut, 0)
 
 
+def pixels_two_thirds(x: Images, strength: Radius, *, weight: Images | None = None, box: Box | None = None) -> Images:
+    """The sum over pixels of ||u_pixel||_2^(2/3): a pixel's channels shrink, or go, together.
+
+    A weight must be the same for all channels of a pixel. The box clips what is left, which is then not exact.
+    """
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    shrunk = two_thirds(length, strength, weight=None if weight is None else weight[:, :1])
+    return _clip(x * (shrunk / length.clamp_min(_TINY)), box)
+
+
 def _rows(strength: Radius, x: Images) -> Tensor:
     """`strength` so that it broadcasts over the rows of `x`."""
     values = torch.as_tensor(strength, dtype=x.dtype, device=x.device)
