@@ -75,6 +75,9 @@ class Nobody:
     def epoch(self, epoch: int, backend: Backend, weights: object) -> None:
         """Nothing."""
 
+    def checkpoint(self, step: int) -> None:
+        """Nothing."""
+
 
 def our_epoch(work: Work, backend: Backend) -> None:
     """The loop on a backend that is there already."""

@@ -33,6 +33,9 @@ class Observer(Protocol):
     def epoch(self, epoch: int, backend: Backend, weights: Handle) -> None:
         """Epoch number `epoch` (from 0) is over; `weights` is the handle of the model as it would be kept."""
 
+    def checkpoint(self, step: int) -> None:
+        """A checkpoint after `step` updates is about to be written: what was told so far must not get lost."""
+
 
 @final
 class Loop:
@@ -129,6 +132,7 @@ class Loop:
             observer.epoch(epoch - 1, self.backend, self.backend.ask_trainer("finished"))
         stopping = stop() and self.step < self.steps
         if within == 0 or self.step % every == 0 or stopping:
+            observer.checkpoint(self.step)
             self.checkpoint()
         if stopping:
             raise Interrupted(f"stopped after step {self.step} of {self.steps}")

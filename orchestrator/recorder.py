@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import final
 
 from orchestrator.backend import Backend, Handle
@@ -22,7 +21,6 @@ class Recorder:
         self.recipe, self.examples, self.tracker, self.listener = recipe, examples, tracker, listener
         self.latest: dict[str, float] = {}
         self.backend: Backend | None = None
-        self.began = time.monotonic()
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Records an update."""
@@ -40,3 +38,7 @@ class Recorder:
             metrics = validate(self.recipe, self.examples, backend, weights)
             self.latest |= metrics
             self.tracker.metrics("epoch", epoch, metrics)
+
+    def checkpoint(self, step: int) -> None:
+        """Flushes the records to the disk: a step that a checkpoint holds is not made, or recorded, again."""
+        self.tracker.sync()

@@ -60,6 +60,9 @@ class Notes:
     def epoch(self, epoch: int, backend: Backend, weights: Handle) -> None:
         pass
 
+    def checkpoint(self, step: int) -> None:
+        pass
+
 
 def bits(backend: Backend, folder: Path, work: Work = WORK, **options: Any) -> str:
     """Digest of the weights that a training ends with. `stop`: a function that may stop it; `notes`: its observer."""
