@@ -92,6 +92,11 @@ def check_feasible(workers: Workers) -> None:
             )
 
 
+def trainers_node() -> dict[str, float]:
+    """A little of the resource `trainer` where a cluster has it: its file gives it to nodes that are not taken away."""
+    return {"trainer": 0.001} if "trainer" in ray.cluster_resources() else {}
+
+
 @contextmanager
 def remote_backend(workers: Workers, work: Work, listener: Listener) -> Iterator[Backend]:
     """Attackers and a trainer as Ray actors, ended at the end."""
@@ -146,7 +151,11 @@ class Remote(Backend):
             self.pool.forget()
         self.trainer_starts += 1
         hire = ray.remote(Trainer).options(
-            num_cpus=self.workers.trainer_cpus, num_gpus=self.workers.trainer_gpus, max_restarts=0, max_task_retries=0
+            num_cpus=self.workers.trainer_cpus,
+            num_gpus=self.workers.trainer_gpus,
+            resources=trainers_node(),
+            max_restarts=0,
+            max_task_retries=0,
         )
         self.trainer = hire.remote(self.work, state)
 

@@ -18,8 +18,8 @@ class Attack(ABC):
     """A rule: where to start, how to step. `algorithms.search` does what is common to all of them.
 
     A call returns, a row, the first adversarial example found (a minimal-norm attack: the smallest). A row that
-    withstood a budget attack is the one with the highest loss, and one that withstood a minimal-norm attack is the clean
-    image. `search.search` gives the whole record with success, norm and passes, and other policies.
+    withstood a budget attack is the one with the highest loss, and one that withstood a minimal-norm attack is the
+    clean image. `search.search` gives the whole record with success, norm and passes, and other policies.
     """
 
     minimal: ClassVar[bool] = False  # True: looks for the smallest perturbation; False: for any within a budget

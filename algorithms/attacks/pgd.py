@@ -24,8 +24,8 @@ class PGD(Attack):
     """Climbs the loss from a random start and projects onto the ball after each step.
 
     In l-infinity a step follows the gradient's sign, in l2 its direction, and in l1 the signs of its largest entries
-    (SLIDE: Tramèr and Boneh 2019, https://arxiv.org/abs/1904.13000). Restarts keep the worst point of all. With the loss
-    `margin` this is the attack that papers call "CW-infinity" inside a fixed ball.
+    (SLIDE: Tramèr and Boneh 2019, https://arxiv.org/abs/1904.13000). Restarts keep the worst point of all. With the
+    loss `margin` this is the attack that papers call "CW-infinity" inside a fixed ball.
     """
 
     norm: Literal["linf", "l2", "l1"] = "linf"

@@ -16,6 +16,6 @@ class Model(ABC):
     def build(self, shape: Shape, classes: int) -> nn.Module:
         """A fresh network for images of `shape`; initial weights come from torch's global generator.
 
-        Raises ValueError if the architecture cannot take such images. `runtime.build` calls this under a seed of its own
-        and leaves the global generator as it was.
+        Raises ValueError if the architecture cannot take such images. `runtime.build` calls this under a seed of its
+        own and leaves the global generator as it was.
         """

@@ -59,6 +59,11 @@ def head(environment: dict[str, str]) -> Iterator[str]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def run_here(command: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Runs a command in the repository to its end."""
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
 def test_the_readmes_job_trains_on_the_cluster(tmp_path: Path) -> None:
     own = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment = own | {
@@ -72,7 +77,7 @@ def test_the_readmes_job_trains_on_the_cluster(tmp_path: Path) -> None:
         submit = [BIN / "ray", "job", "submit", f"--address={address}", f"--working-dir={ROOT}", "--"]
         submit += ["sparring", "train", "recipes/digits-pgd.toml", *overrides]
         for _ in range(30):  # the head takes a few seconds to listen
-            job = subprocess.run(submit, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+            job = run_here(submit, environment)
             if "Failed to connect" not in job.stdout + job.stderr and "Connection refused" not in job.stderr:
                 break
     assert job.returncode == 0, job.stdout + job.stderr
