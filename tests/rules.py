@@ -60,12 +60,14 @@ class Wandering(Attack):
 
     def start(self, problem: Problem) -> State:
         noise = problem.streams.normal(tuple(problem.x.shape[1:]), 0, dtype=problem.x.dtype)
-        return State((problem.x + 0.05 * noise).clamp(0, 1), problem.y, State(problem.x, None))
+        carried = State(problem.x, torch.full_like(problem.y, problem.restart))
+        return State((problem.x + 0.05 * noise).clamp(0, 1), problem.y, carried)
 
     def step(self, problem: Problem, state: State, k: int) -> State:
         assert state.label is not None
         assert torch.equal(state.label, problem.y)
         assert torch.equal(state.inner.x_adv, problem.x)
+        assert (state.inner.label == problem.restart).all()
         problem.gradient(state.x_adv)
         noise = problem.streams.normal(tuple(problem.x.shape[1:]), k + 1, dtype=problem.x.dtype)
         return State((state.x_adv + 0.1 * noise).clamp(0, 1), state.label, state.inner)

@@ -39,7 +39,7 @@ def solved(row: Tensor, norm: str, eps: float) -> np.ndarray:
     variable = cvxpy.Variable(row.numel())
     distance = cvxpy.sum_squares(variable - row.flatten().numpy())
     problem = cvxpy.Problem(cvxpy.Minimize(distance), [cvxpy.norm(variable, ORDER[norm]) <= eps])
-    problem.solve(solver=cvxpy.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    problem.solve(solver=cvxpy.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
     return np.asarray(variable.value)
 
 

@@ -64,6 +64,14 @@ def test_a_minimal_attack_returns_its_smallest_success_or_the_clean_image() -> N
     assert scripted([0.8, 0.9], "first success", start=0.8, minimal=True) == (0.8, True)
 
 
+def test_a_success_is_not_given_up_for_a_failure_with_a_higher_loss() -> None:
+    model = Affine(torch.tensor([[0.0], [0.16], [-14.3]]), torch.tensor([0.0, -0.04, 2.85]))  # at 0.9: (0, 0.1, -10)
+    x, y = torch.full((1, 1, 1, 1), 0.1), torch.zeros(1, dtype=torch.int64)  # at 0.2: all logits about 0
+    attack = Scripted((0.9, 0.2), minimal=True, loss="cross_entropy")
+    record = search(attack, model, x, y, rng=torch.Generator(), policy="highest loss")
+    assert (round(record.x_adv.item(), 4), record.success.item()) == (0.9, True)
+
+
 def test_targets_are_reached_by_prediction() -> None:
     x, ones = torch.full((1, 1, 1, 1), 0.1), torch.ones(1, dtype=torch.int64)
     for points, expected in (([0.2, 0.7, 0.9, 0.3], (0.7, True)), ([0.2, 0.4, 0.3], (0.4, False))):
@@ -181,6 +189,22 @@ def test_a_stopped_row_takes_no_further_step(policy: Policy) -> None:
     torch.testing.assert_close(visits[0].gradient, torch.autograd.grad(loss, leaf)[0])
 
 
+def test_rows_leave_for_success_and_for_the_stopping_rule() -> None:
+    model, x, y = problem_set()
+    rows: list[int] = []
+
+    def stop(visit: Visit) -> Tensor:
+        rows.append(len(visit.x))
+        return visit.y == 0
+
+    attack = PGD(norm="l2", eps=0.4, step_size=0.1, steps=2, random_start=False)
+    wrong = torch.where(torch.arange(40) < 10, (y + 1) % 4, y)  # ten rows are successes at once
+    record = search(attack, model, x, wrong, rng=torch.Generator(), stop=stop)
+    stay = (torch.arange(40) >= 10) & (wrong != 0)
+    assert rows == [40, stay.sum()]
+    assert torch.equal(record.x_adv[:10], x[:10])
+
+
 def test_streams_take_the_place_of_a_generator() -> None:
     model, x, y = problem_set()
     drawn = Streams.draw(torch.Generator().manual_seed(0), len(x))
@@ -238,25 +262,6 @@ def test_what_rules_get_is_of_the_images_type() -> None:
     assert set(seen) == {torch.float32}
 
 
-def test_flags_come_back_even_after_an_error() -> None:
-    model, x = small(), images()
-    model.train()
-    model[1].eval()
-    with pytest.raises(ValueError, match="labels 0 to 3"):
-        search(PGD(), model, x, torch.full((6,), 9), rng=torch.Generator())
-    assert [module.training for module in model] == [True, False, True, True, True]
-    assert all(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_it_works_where_gradients_are_off_and_on_images_that_want_them() -> None:
-    model, x, y = problem_set()
-    with torch.no_grad():
-        record = search(PGD(), model, x.requires_grad_(), y, rng=torch.Generator().manual_seed(0))
-    assert torch.equal(record.x_adv, run(PGD()).x_adv)
-    assert not record.x_adv.requires_grad
-    assert x.grad is None
-
-
 @pytest.mark.parametrize("policy", ["first success", "highest loss", "last"])
 def test_weights_of_nan_are_an_error_under_every_policy(policy: Policy) -> None:
     model = pixel_model()
@@ -264,6 +269,26 @@ def test_weights_of_nan_are_an_error_under_every_policy(policy: Policy) -> None:
     x, y = torch.full((2, 1, 1, 1), 0.1), torch.zeros(2, dtype=torch.int64)
     with pytest.raises(FloatingPointError, match="no finite loss"):
         search(PGD(), model, x, y, rng=torch.Generator(), policy=policy)
+
+
+def test_a_rule_that_never_looks_has_a_last_point() -> None:
+    @dataclass(frozen=True)
+    class Blind(Attack):
+        norm: Norm = "linf"
+        targeted: bool = False
+        loss: Loss = "margin"
+        steps: int = 1
+
+        def start(self, problem: Problem) -> State:
+            return State(problem.x)
+
+        def step(self, problem: Problem, state: State, k: int) -> State:
+            return State(1 - state.x_adv)
+
+    model, x, y = problem_set()
+    record = search(Blind(), model, x, y, rng=torch.Generator(), policy="last")
+    assert torch.equal(record.x_adv, 1 - x)
+    assert not record.forwards.any()
 
 
 def test_no_attack_costs_nothing() -> None:

@@ -89,6 +89,17 @@ def test_nothing_around_it_changes(any_norm: Attack) -> None:
     assert torch.is_grad_enabled()
 
 
+def test_a_training_model_is_attacked_as_it_evaluates(any_norm: Attack) -> None:
+    model, x = small(), images()
+    y = classes_of(model, x)
+    expected = run(any_norm, model, x, y)
+    statistics = {name: value.clone() for name, value in model.named_buffers()}
+    assert torch.equal(run(any_norm, model.train(), x, y).x_adv, expected.x_adv)
+    assert model[1].training
+    for name, value in model.named_buffers():
+        assert torch.equal(value, statistics[name]), name
+
+
 @pytest.mark.parametrize("policy", ["first success", "highest loss"])
 def test_no_row_depends_on_the_others(attack: Attack, policy: Policy) -> None:
     model, x = small(dtype=torch.float64), images(8, dtype=torch.float64)
