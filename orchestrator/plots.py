@@ -141,7 +141,8 @@ def _draw_curve(axes: Axes, curve: Curve, number: int) -> None:
     """A curve and its interval: a staircase where every radius is known, else points joined by lines."""
     colour = COLOURS[number % len(COLOURS)]
     eps = [point.eps for point in curve.points]
-    value, low, high = (100 * np.array([point.accuracy for point in curve.points])).T
+    shares = [(point.accuracy.value, point.accuracy.low, point.accuracy.high) for point in curve.points]
+    value, low, high = 100 * np.array(shares).T
     label = literal(f"{curve.attack} ({curve.examples} examples)")
     if curve.steps:
         axes.step(eps, value, where="post", color=colour, label=label, clip_on=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_files_are_whole_and_repeat() -> None:
 
 def test_dollar_signs_are_no_formulas() -> None:
     odd = "$x_{$ \\frac $"
-    curve = CURVES[0]._replace(attack=odd)
+    curve = dataclasses.replace(CURVES[0], attack=odd)
     assert odd in plots.svg(plots.robust_accuracy([curve]), "a")
     named = [example._replace(predicted=odd) for example in examples(1, 2)]
     assert odd in plots.svg(plots.image_grid(named, odd), "b")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ Flags = NDArray[np.bool_]
 Distances = NDArray[np.float64]
 
 
-class Share(NamedTuple):
+@final
+@dataclass(frozen=True)
+class Share:
     """A measured share of examples with its 95 % confidence interval."""
 
     value: float
@@ -28,7 +31,9 @@ class Share(NamedTuple):
     high: float
 
 
-class Row(NamedTuple):
+@final
+@dataclass(frozen=True)
+class Row:
     """A line of an evaluation's table."""
 
     attack: str  # "clean", an attack's label, or "worst case"
@@ -38,19 +43,21 @@ class Row(NamedTuple):
     forwards: float  # mean passes an attacked example
     backwards: float
     norm: Norm | None  # of `median`; None: not a minimal-norm attack
-    median: (
-        float | None
-    )  # at this radius a minimal-norm attack fools half of all examples; None: never, or no such attack
+    median: float | None  # radius at which a minimal-norm attack fools half of all examples; None: never, or no such
 
 
-class Point(NamedTuple):
+@final
+@dataclass(frozen=True)
+class Point:
     """A point of a curve of robust accuracy."""
 
     eps: float
     accuracy: Share
 
 
-class Curve(NamedTuple):
+@final
+@dataclass(frozen=True)
+class Curve:
     """Robust accuracy against the radius."""
 
     attack: str
