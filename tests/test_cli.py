@@ -243,13 +243,14 @@ def test_lines_know_minutes_hours_and_a_run_that_goes_on() -> None:
     lines.advance("training", 5010)
     clock.now = 1000.0
     lines.advance("training", 9000)
-    lines.begin("training", 10, "steps")  # once more from the start
-    clock.now = 1011.0
-    lines.advance("training", 1)
+    lines.begin("training", 10_000, "steps")  # once more, from a checkpoint
+    lines.advance("training", 8000)
+    clock.now = 1010.0
+    lines.advance("training", 8500)
     assert stream.getvalue() == (
         "training: 5010 of 10000 steps, 83 min left\n"
         "training: 9000 of 10000 steps, 4 min left\n"
-        "training: 1 of 10 steps\n"
+        "training: 8500 of 10000 steps, 30 s left\n"
     )
 
 

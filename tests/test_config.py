@@ -95,6 +95,10 @@ WRONG = {
         'name = "../x"',
         "name: up to 100 letters, digits, dots, dashes and underscores, not '../x'",
     ),
+    "name with a folder in it": (
+        'name = "a/b"',
+        "name: up to 100 letters, digits, dots, dashes and underscores, not 'a/b'",
+    ),
     "out of range": ("[train]\nepochs = 0", "train.epochs: passes over the training examples, at least 1, not 0"),
     "two fields that do not fit": ("[train]\nbatch = 100", "train.shard: a divisor of batch = 100, not 32"),
     "short list": ('[update]\nname = "adam"\nbetas = [0.9]', "update.betas: a list of 2 entries, not of 1"),

@@ -113,11 +113,12 @@ class Layer:
 @dataclass(frozen=True, kw_only=True)
 class Rich:
     attacks: tuple[Attack, ...] = ()
-    spare: Attack | None = field(default_factory=PGD)
+    spare: Attack | None = field(default_factory=lambda: PGD(steps=3))
     layers: dict[str, Layer] = field(default_factory=dict)
     limit: int | None = None
     sizes: list[int] = field(default_factory=list)
     folder: Path = Path("a")
+    inner: Rich | None = None
     cached: int = field(default=0, init=False)
 
 
@@ -144,6 +145,24 @@ def test_collections_and_optional_plug_ins() -> None:
     assert build(Rich, {}) == Rich()
 
 
+def test_a_table_without_a_name_changes_the_default_of_its_field() -> None:
+    assert build(Rich, {"spare": {"eps": 0.5}}).spare == PGD(eps=0.5, steps=3)
+    assert build(Rich, {"spare": {"name": "pgd", "eps": 0.5}}).spare == PGD(eps=0.5)
+
+
+def test_tables_within_tables_end_somewhere() -> None:
+    tables: dict[str, Any] = {}
+    for _ in range(1000):
+        tables = {"inner": tables}
+    with pytest.raises(RecipeError, match=r"^recipe: inner\.inner\.inner\.inner: tables within tables, 32 deep at most$"):
+        build(Rich, tables)
+
+
+def test_toml_says_255ths_as_papers_do() -> None:
+    assert 'eps = "8/255"' in to_toml(PGD(eps=8 / 255)).splitlines()
+    assert "eps = 0.2" in to_toml(PGD(eps=0.2)).splitlines()
+
+
 @pytest.mark.parametrize(
     ("tables", "expected"),
     [
@@ -159,7 +178,7 @@ def test_collections_and_optional_plug_ins() -> None:
         ),
         ({"limit": "five"}, "recipe: limit: a whole number, not 'five'"),
         ({"sizes": [1, "2"]}, "recipe: sizes[1]: a whole number, not '2'"),
-        ({"cached": 1}, "recipe: cached: no such key; keys there: attacks, spare, layers, limit, sizes, folder"),
+        ({"cached": 1}, "recipe: cached: no such key; keys there: attacks, spare, layers, limit, sizes, folder, inner"),
     ],
 )
 def test_what_is_wrong_in_collections(tables: dict[str, Any], expected: str) -> None:
