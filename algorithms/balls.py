@@ -60,14 +60,16 @@ def steepest(gradient: Images, norm: Norm) -> Images:
     return step / per_row(size(step, "l1"), step).clamp_min(1)
 
 
-def sparse_step(gradient: Images, kept: float) -> Images:
+def sparse_step(gradient: Images, kept: Radius) -> Images:
     """SLIDE's l1 step of size one: equal steps along the signs of the largest share `kept` of the entries.
 
-    (Tramèr and Boneh 2019, https://arxiv.org/abs/1904.13000, section 3.2.) At least one entry is kept.
+    (Tramèr and Boneh 2019, https://arxiv.org/abs/1904.13000, section 3.2.) At least one entry is kept; the share is one
+    number or one a row.
     """
     flat = gradient.flatten(1)
-    count = max(1, round(kept * flat.shape[1]))
-    threshold = flat.abs().topk(count, dim=1).values[:, -1:]
+    counts = (torch.as_tensor(kept, device=flat.device) * flat.shape[1]).round().long().clamp(1, flat.shape[1])
+    largest = flat.abs().topk(int(counts.max()), dim=1).values
+    threshold = largest.gather(1, counts.expand(len(flat)).unsqueeze(1) - 1)
     step = flat.sign() * (flat.abs() >= threshold)
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 

@@ -84,8 +84,11 @@ class Problem:
         """
         return self.gradient_of(x_adv, lambda logits: self.loss(logits, loss))
 
-    def gradient_of(self, x_adv: Images, value: Callable[[Logits], PerRow]) -> Evaluated:
-        """The same for any `value` of the logits, a number a row, higher meaning more adversarial."""
+    def gradient_of(self, x_adv: Images, value: Callable[[Logits], PerRow], *, judged: bool = True) -> Evaluated:
+        """The same for any `value` of the logits, a number a row, higher meaning more adversarial.
+
+        `judged` is False for points that are no candidates, outside of the ball, say; `judge` may take some of them.
+        """
         x_adv = x_adv.detach().requires_grad_(True)
         with torch.enable_grad():
             logits = self._logits(x_adv)
@@ -93,9 +96,10 @@ class Problem:
             gradient = differentiate(climbed, x_adv)
         self.count(forwards=1, backwards=1)
         x_adv, logits = x_adv.detach(), logits.detach()
-        self._judge(x_adv, logits)
-        if self.stop is not None:
-            self.finish(self.stop(Visit(self.x, x_adv, self.y, gradient)))
+        if judged:
+            self._judge(x_adv, logits)
+            if self.stop is not None:
+                self.finish(self.stop(Visit(self.x, x_adv, self.y, gradient)))
         return Evaluated(logits.to(x_adv.dtype), climbed.detach().to(x_adv.dtype), gradient)
 
     def jacobian(self, x_adv: Images, values: Callable[[Logits], Values]) -> Jacobian:
@@ -116,13 +120,21 @@ class Problem:
         seen = torch.stack(columns, 1).detach().to(x_adv.dtype)
         return Jacobian(logits.to(x_adv.dtype), seen, torch.stack(gradients, 1))
 
-    def predict(self, x_adv: Images, loss: losses.Loss | None = None) -> Logits:
+    def predict(self, x_adv: Images, loss: losses.Loss | None = None, *, judged: bool = True) -> Logits:
         """Logits at `x_adv`, which is judged on the way, by the attack's own loss or another. One forward pass."""
         with torch.no_grad():
             logits = self._logits(x_adv)
         self.count(forwards=1)
-        self._judge(x_adv, logits, loss)
+        if judged:
+            self._judge(x_adv, logits, loss)
         return logits.to(x_adv.dtype)
+
+    def judge(self, x_adv: Images, logits: Logits, rows: Mask) -> None:
+        """Judges points that were evaluated before with `judged=False`: those of `rows`. No pass."""
+        value, among = self.loss(logits), rows.nonzero().squeeze(1)
+        success = self.ledger.judge(self.rows[among], x_adv[among], logits[among], value[among])
+        if self.ledger.policy == "first success" and not self.ledger.attack.minimal:
+            self.finish(torch.zeros_like(rows).index_copy(0, among, success))
 
     def loss(self, logits: Logits, loss: losses.Loss | None = None) -> PerRow:
         """The loss that the attack climbs, or another; the right way round for a targeted one."""
