@@ -40,6 +40,16 @@ class RunFolder:
         return self.path / "recipe.json"
 
     @property
+    def plan(self) -> Path:
+        """How many steps the run has, JSON."""
+        return self.path / "plan.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that is at the run."""
+        return self.path / ".lock"
+
+    @property
     def checkpoints(self) -> Path:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
@@ -93,7 +103,7 @@ def write_json(path: Path, value: Any) -> None:
 def locked(folder: RunFolder) -> Iterator[None]:
     """Makes the folder and holds it: one process a run. Raises ValueError if another one is at it."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / ".lock").open("w") as file:
+    with folder.lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -113,6 +113,7 @@ def train_model(stage: Stage, stop: Callable[[], bool]) -> dict[str, float]:
     with open_backend(recipe.workers, work, listener) as backend:
         loop = Loop(work, examples, backend, Checkpoints(folder.checkpoints, listener), digest_of(recipe))
         recorder.backend = backend
+        write_json(folder.plan, {"steps": loop.steps, "steps_per_epoch": loop.per_epoch})
         listener.begin(STAGE, loop.steps, "steps")
         try:
             weights = backend.fetch(loop.run(recorder, listener, recipe.train.checkpoint_every, stop))
