@@ -18,6 +18,7 @@ from orchestrator.listener import Listener, Silent
 if TYPE_CHECKING:
     from rich.table import Table
 
+BUGS = (TypeError, LookupError, AttributeError, NameError, AssertionError, ImportError)
 FAILED, WRONG, STOPPED, ABORTED = 1, 2, 3, 130
 
 EXIT_CODES = (
@@ -99,8 +100,7 @@ def one_line(error: BaseException) -> str:
         return "stopped at once; the same command goes on from the newest checkpoint"
     if code == STOPPED:
         return f"{said}, with a checkpoint; the same command goes on from there"
-    expected = isinstance(error, ValueError | OSError | RuntimeError | ArithmeticError)
-    return said if expected else f"a bug of Sparring's: {type(error).__name__}: {said}; --debug shows where"
+    return f"a bug: {type(error).__name__}: {said}; --debug shows where" if isinstance(error, BUGS) else said
 
 
 def as_text(table: Table) -> str:

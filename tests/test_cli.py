@@ -149,7 +149,8 @@ def test_unknown_options_and_commands_are_wrong_usage() -> None:
         (OSError(28, "No space left on device"), 1, "[Errno 28] No space left on device"),
         (FileNotFoundError("no data"), 2, "no data"),
         (ValueError("two\nlines"), 2, "two lines"),
-        (KeyError("x"), 1, "a bug of Sparring's: KeyError: 'x'; --debug shows where"),
+        (KeyError("x"), 1, "a bug: KeyError: 'x'; --debug shows where"),
+        (Exception("the node timed out"), 1, "the node timed out"),
     ],
 )
 def test_exit_codes_say_what_happened(
