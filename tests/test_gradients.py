@@ -27,15 +27,15 @@ def test_a_model_without_weights_is_fed_float32() -> None:
 
 
 def test_gradients_are_of_the_sum_and_may_be_asked_for_again() -> None:
-    x = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
-    value = (x**2).sum(1)
+    x = images().requires_grad_()
+    value = (x**2).flatten(1).sum(1)
     for again in (True, False):
         assert torch.equal(differentiate(value, x, again=again), 2 * x.detach())
     assert x.grad is None
 
 
 def test_an_output_that_ignores_the_input_is_nothing_to_attack() -> None:
-    x, other = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    x, other = images(2).requires_grad_(), torch.zeros(2, requires_grad=True)
     with pytest.raises(ValueError, match="the model's output does not depend on its input: there is nothing to attack"):
         differentiate(other * 2, x)
     with pytest.raises(ValueError, match=r"no gradient for its input .* such as square"):
