@@ -25,7 +25,7 @@ def matrix(theta: Tensor) -> Tensor:
 
 def norm(matrices: Tensor) -> Tensor:
     """The largest singular value of each matrix, in double precision."""
-    squares: Tensor = torch.linalg.eigvalsh(_gram(_double(matrices)))[..., -1]
+    squares: Tensor = torch.linalg.eigvalsh(_gram(_double(matrices.detach())))[..., -1]
     return squares.clamp(min=0).sqrt()
 
 

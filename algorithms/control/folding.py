@@ -26,7 +26,7 @@ def through(project: Callable[[Tensor], Tensor], theta: Tensor, scale: Tensor | 
     factors = _rows(scale, theta)
     folded = theta * factors
     projected = project(folded)
-    if projected is folded:
+    if torch.equal(projected, folded):
         return theta
     divided = projected / torch.where(factors == 0, 1, factors)
     return torch.where(factors == 0, theta, divided)

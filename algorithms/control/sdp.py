@@ -7,6 +7,7 @@ cvxpy is imported when a program is solved, not before.
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -50,7 +51,9 @@ def solve(objective: Hamiltonian, bound: float, solver: Solver) -> Tensor:
     block = cvxpy.bmat([[np.eye(rows), theta / bound], [theta.T / bound, np.eye(columns)]])
     program = cvxpy.Problem(cvxpy.Maximize(gain), [block >> 0])
     try:
-        program.solve(solver=solver.upper(), **OPTIONS[solver])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an inaccurate solution, which is an error below
+            program.solve(solver=solver.upper(), **OPTIONS[solver])
     except (cvxpy.error.SolverError, ArithmeticError) as error:
         raise SolverError(f"{solver} failed on a {rows}x{columns} program: {error}") from error
     if program.status != cvxpy.OPTIMAL:

@@ -204,7 +204,7 @@ def test_the_barrier_at_zero_and_far_away() -> None:
 
 @pytest.mark.parametrize("kind", [SpectralNorm, Convolution, LogDetBarrier, Frobenius, Box, Semidefinite])
 def test_a_bound_of_zero_is_refused(kind: type[SpectralNorm]) -> None:
-    with pytest.raises(ValueError, match="bound: .*, at least 1e-06, not 0"):
+    with pytest.raises(ValueError, match=r"bound: .*, at least 1e-06, not 0"):
         kind(bound=0.0)
 
 

@@ -34,7 +34,8 @@ class Antisymmetric(Constraint):
 
     def measure(self, theta: Tensor) -> float:
         """The largest entry of theta + theta^T + 2 gamma I."""
-        return float((theta + square.adjoint(theta) + 2 * self.gamma * square.identity(theta)).abs().max())
+        fixed = theta.detach()
+        return float((fixed + square.adjoint(fixed) + 2 * self.gamma * square.identity(fixed)).abs().max())
 
     def project(self, theta: Tensor) -> Tensor:
         """The antisymmetric part, minus gamma I."""

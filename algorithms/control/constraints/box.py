@@ -29,7 +29,7 @@ class Box(Constraint):
 
     def measure(self, theta: Tensor) -> float:
         """The largest absolute value."""
-        return float(theta.abs().max())
+        return float(theta.detach().abs().max())
 
     def project(self, theta: Tensor) -> Tensor:
         """The entries, cut."""

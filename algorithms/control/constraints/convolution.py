@@ -18,8 +18,8 @@ from algorithms.control.operators import Geometry, Padding
 class Convolution(Constraint):
     """Bounds what a convolution does to images, not the matrix of its kernel. A matrix is clipped like any other.
 
-    With zero padding the norm is an upper bound, 0.3 to 5 percent above the truth, and `size` may be any size that is
-    at least the layer's own; with circular padding it is exact, and `size` must be the layer's own.
+    With zero padding the norm is an upper bound, a few percent above the truth (up to 16 on images of 6x6), and `size`
+    may be any that is at least the layer's own; with circular padding it is exact, and `size` must be the layer's own.
     """
 
     bound: float = 1.0  # largest gain of an image's l2 norm

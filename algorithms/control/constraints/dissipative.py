@@ -34,7 +34,7 @@ class Dissipative(Constraint):
 
     def measure(self, theta: Tensor) -> float:
         """The largest eigenvalue of the symmetric part."""
-        return float(torch.linalg.eigvalsh(_halves(theta)[0])[-1])
+        return float(torch.linalg.eigvalsh(_halves(theta.detach())[0])[-1])
 
     def project(self, theta: Tensor) -> Tensor:
         """Q min(L, -gamma) Q^T + the antisymmetric part, where Q L Q^T is the symmetric part."""

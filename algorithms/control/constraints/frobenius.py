@@ -30,7 +30,7 @@ class Frobenius(Constraint):
 
     def measure(self, theta: Tensor) -> float:
         """The root of the sum of squares."""
-        return float(theta.double().norm())
+        return float(theta.detach().double().norm())
 
     def project(self, theta: Tensor) -> Tensor:
         """The weights, shorter."""
