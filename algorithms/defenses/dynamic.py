@@ -1,0 +1,92 @@
+"""Dynamic adversarial training (Wang et al. 2019, https://arxiv.org/abs/2112.08304, Algorithm 1).
+
+The algorithm's indicator V is printed the wrong way round: an example goes on while its FOSC is above the criterion.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from algorithms import checks
+from algorithms.attacks import Attack
+from algorithms.attacks.pgd import PGD
+from algorithms.defenses import Defense
+from algorithms.diagnostics.fosc import fosc
+from algorithms.gradients import predict
+from algorithms.search import Record, Stop, Visit, search
+from algorithms.tensors import Images, Labels, Mask
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Dynamic(Defense):
+    """Learns from examples that converge ever better: each stops once its FOSC is at or below a falling criterion.
+
+    An example is learnt from where it stopped, and leaves the batch there: what it does not climb is not computed. To
+    know that it may stop takes the gradient at that point, so an example that makes s steps costs s + 1 gradients, and
+    one that makes all of them no more than in standard adversarial training. FOSC is that of the loss that the attack
+    climbs. `diagnostics.fosc.estimate_c_max` gives a `c_max` for other data and radii.
+    """
+
+    attack: Attack = field(default_factory=PGD)
+    c_max: float = 0.5  # the criterion in the beginning
+    until: float = 0.8  # T'/T: share of the training in which the criterion falls to zero
+    box: bool = False  # FOSC over images, so that it can reach zero at pixels of 0 and 1; the paper's is over the ball
+    first_step_always: bool = True  # as in the released code: the start itself is not asked
+    hard_weighting: bool = False  # as in the released code, not the paper: an example counts by its own loss
+    progress: float = 0.0  # how far the training has come, 0 to 1; a run sets it
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense and for attacks without a ball."""
+        checks.at_least("c_max", self.c_max, 0, "a first-order condition")
+        checks.between("until", self.until, 0, 1, "a share of the training")
+        checks.between("progress", self.progress, 0, 1, "a share of the training")
+        attack: Any = self.attack
+        if (
+            attack.minimal
+            or attack.targeted
+            or attack.restarts > 1
+            or attack.norm == "l0"
+            or not hasattr(attack, "eps")
+        ):
+            raise ValueError(
+                "attack: one search, without targets, in a ball of radius eps in linf, l2 or l1, such as pgd; "
+                "no smallest perturbations and no restarts"
+            )
+
+    @property
+    def criterion(self) -> float:
+        """The FOSC at which an example stops now: c_t of the paper, but falling from step to step."""
+        return self.c_max * (1 - self.progress / self.until) if self.progress < self.until else 0.0
+
+    def at(self, progress: float) -> Self:
+        """The same with the criterion of that time."""
+        return replace(self, progress=progress)
+
+    def perturb(self, model: nn.Module, x: Images, y: Labels, *, rng: torch.Generator) -> Record:
+        """Each example where it first met the criterion, or after all steps."""
+        return search(self.attack, model, x, y, rng=rng, policy="last", stop=self._stop())
+
+    def _stop(self) -> Stop:
+        """A rule for one search: it counts its visits, the first of which is the start."""
+        visits = itertools.count()
+        attack: Any = self.attack
+
+        def converged(visit: Visit) -> Mask:
+            if next(visits) == 0 and self.first_step_always:
+                return torch.zeros_like(visit.y, dtype=torch.bool)
+            gap = fosc(visit.x, visit.x_adv, visit.gradient, attack.norm, attack.eps, box=self.box)
+            return gap <= self.criterion
+
+        return converged
+
+    def loss(self, model: nn.Module, x: Images, x_adv: Images, y: Labels, *, rng: torch.Generator) -> Tensor:
+        """Cross-entropy on the adversarial images."""
+        each = functional.cross_entropy(predict(model, x_adv), y, reduction="none")
+        return (each.detach() * each).mean() if self.hard_weighting else each.mean()
