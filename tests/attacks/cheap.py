@@ -27,7 +27,11 @@ SMALL = {  # the largest number of these that a test runs
 RADIUS: dict[Norm, float] = {"linf": 0.1, "l2": 0.5, "l1": 2.0, "l0": 5.0}  # fools some of the tests' rows, not all
 
 OVERRIDES: dict[str, dict[str, Any]] = {}  # fields by plug-in, where the rule does not do
-OTHER_BALL: set[str] = set()  # plug-ins whose `eps` is not the radius of a ball of their `norm`
+OTHER_BALL = {  # plug-ins whose `eps` is not the radius of a ball of their `norm`
+    "wasser_attack",
+    "wasserstein_frank_wolfe",
+    "wasserstein_pgd",
+}
 
 
 def cheap(kind: type[Plugin], norm: Norm | None = None) -> Plugin:
