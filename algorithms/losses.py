@@ -1,7 +1,8 @@
 """What an attack climbs: one number a row, higher is more adversarial; never averaged over the batch.
 
 `cross_entropy`; `margin` (Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644, equation 6 without its hinge);
-`dlr`, the difference of logits ratio (Croce and Hein 2020, https://arxiv.org/abs/2003.01690, equations 6 and 7).
+`dlr`, the difference of logits ratio (Croce and Hein 2020, https://arxiv.org/abs/2003.01690, equation 6; their targeted
+form, equation 7, needs the true class beside the target and belongs to `apgd`).
 """
 
 from __future__ import annotations
