@@ -43,7 +43,8 @@ def certify(model: nn.Module, shape: Shape) -> Certificate:
     """
     with frozen(model), torch.no_grad():
         chain, gains = list(_chain("", model)), {}
-        x = torch.zeros(1, *shape, dtype=dtype_of(model))
+        device = next((parameter.device for parameter in model.parameters()), None)
+        x = torch.zeros(1, *shape, dtype=dtype_of(model), device=device)
         folded = False
         for (name, module), after in zip(chain, [*(m for _, m in chain[1:]), None], strict=True):
             scale = None

@@ -51,7 +51,7 @@ class Convolution(Constraint):
         """A kernel near the nearest one; for a matrix the nearest."""
         if theta.dim() == 4:
             return operators.project(theta, self._geometry, self.bound, self.iterations)
-        return clipping.clip(clipping.matrix(theta), self.bound)
+        return clipping.clip(clipping.matrix(theta), self.bound).reshape(theta.shape)
 
     @property
     def _geometry(self) -> Geometry:
