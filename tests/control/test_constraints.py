@@ -155,6 +155,11 @@ def test_dissipative_weights_are_nearer_than_antisymmetric_ones() -> None:
         assert torch.linalg.eigvals(near).real.max() <= -0.1 + 1e-9
 
 
+def test_dissipative_weights_keep_their_bound_in_single_precision() -> None:
+    projected = Dissipative(gamma=0.1).project(normal(64, 64, dtype=torch.float32))
+    assert Dissipative().measure(projected) <= -0.1
+
+
 def test_an_antisymmetric_kernel_is_the_operator_minus_its_transpose() -> None:
     kernel = Antisymmetric(gamma=0.2).project(normal(2, 2, 3, 3))
     units = torch.eye(32, dtype=torch.float64).view(32, 2, 4, 4)
