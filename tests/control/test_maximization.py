@@ -186,6 +186,17 @@ def test_patterns_name_layers_and_the_longest_wins() -> None:
     assert shuffled.terms(small()) == terms
 
 
+def test_length_and_an_exact_name_win_whatever_the_alphabet_says() -> None:
+    layers = {
+        "o*": Layer(alpha=0.1),
+        "*ut.weight": Layer(alpha=0.2),
+        "conv": Layer(alpha=0.3),
+        "conv.*": Layer(alpha=0.4),
+    }
+    terms = HamiltonianMaximization(layers=layers).terms(small())
+    assert (terms["out.weight"].alpha, terms["conv.weight"].alpha) == (0.2, 0.3)
+
+
 def test_layers_that_are_frozen_stay_and_others_move_by_their_own_rates() -> None:
     start = small()
     update = HamiltonianMaximization(
