@@ -8,7 +8,7 @@ Here values are torchdiffeq's, and gradients are those of the values.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ class Step(NamedTuple):
     size: Tensor
 
 
+@final
 class Problem:
     """The field on flat vectors, and the size of an error in units of the tolerance."""
 
