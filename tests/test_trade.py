@@ -1,0 +1,38 @@
+"""The search for a worth, step by step."""
+
+from __future__ import annotations
+
+import torch
+
+from algorithms import trade
+
+NOBODY, EVERYBODY = torch.tensor([False]), torch.tensor([True])
+
+
+def descend(search: trade.Search, fooled: torch.Tensor, objective: float = 1.0) -> trade.Search:
+    """One descent of two steps, the second of which tells."""
+    for step in range(2):
+        search, over = trade.advance(search, fooled & (step == 1), torch.tensor([objective / (step + 1)]), 2)
+        assert over.item() == (step == 1)
+    return search
+
+
+def test_the_worth_rises_tenfold_and_then_halves_its_way() -> None:
+    search = trade.start(torch.zeros(1, 1, 2, 2), 0.01)
+    worths = []
+    for fooled in (NOBODY, NOBODY, EVERYBODY, EVERYBODY, NOBODY):
+        search = descend(search, fooled)
+        worths.append(round(search.worth.item(), 5))
+    assert worths == [0.1, 1.0, 0.55, 0.325, 0.4375]  # between the largest that failed, 0.1, and 1, and so on
+    assert search.descents.item() == 5
+    assert search.low.item() == torch.tensor(0.325).item()
+
+
+def test_a_descent_that_stalls_ends_early_and_others_go_on() -> None:
+    search, ends = trade.start(torch.zeros(2, 1, 2, 2), 1.0), []
+    for step in range(20):
+        objective = torch.tensor([5.0 - 0.1 * step, 5.0])  # the second row makes no progress
+        search, over = trade.advance(search, torch.tensor([True, True]), objective, 20)
+        ends.append(over.tolist())
+    assert [step for step, (_, over) in enumerate(ends) if over] == [3, 7, 11, 15, 19]  # asked at every second step
+    assert [step for step, (over, _) in enumerate(ends) if over] == [19]
