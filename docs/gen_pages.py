@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from algorithms import plugins
 from algorithms.attacks import Attack
+from algorithms.control.constraints import Constraint
 from algorithms.defenses import Defense
 from algorithms.models import Model
 from algorithms.schedules import Schedule
@@ -43,6 +44,9 @@ KINDS = {
     "defenses": Kind(Defense, "defense", "recipe = Recipe(defense={value})"),
     "updates": Kind(Update, "update", "recipe = Recipe(update={value})"),
     "schedules": Kind(Schedule, "update.schedule", "recipe = Recipe(update=SGD(schedule={value}))"),
+    "constraints": Kind(
+        Constraint, "update.constraint", "recipe = Recipe(update=HamiltonianMaximization(constraint={value}))"
+    ),
     "models": Kind(Model, "model", "network = {value}.build((1, 28, 28), 10)"),
     "datasets": Kind(Dataset, "dataset", "recipe = Recipe(dataset={value})"),
 }

@@ -15,6 +15,7 @@ PLUGINS = {
     "defenses": "algorithms/defenses",
     "updates": "algorithms/updates",
     "schedules": "algorithms/schedules",
+    "constraints": "algorithms/control/constraints",
     "models": "algorithms/models",
     "datasets": "workers/datasets",
 }
