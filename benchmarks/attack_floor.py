@@ -9,7 +9,7 @@ from torch.nn import functional
 from algorithms.attacks.pgd import PGD
 from algorithms.models.cnn4 import Cnn4
 from algorithms.search import search
-from benchmarks.measuring import Row, compare
+from benchmarks.measuring import CPU, Row, compare
 
 BATCH, STEPS, EPS = 256, 10, 0.3
 
@@ -36,4 +36,4 @@ def run() -> list[Row]:
     attack = PGD(eps=EPS, step_size=EPS / 4, steps=STEPS)
     rng = torch.Generator().manual_seed(0)
     ours = lambda: search(attack, model, x, y, rng=rng, policy="highest loss")  # noqa: E731
-    return [compare(("PGD-10, cnn4, batch 256", "the bare loop"), ours, lambda: bare_loop(model, x, y))]
+    return [compare(("PGD-10, cnn4, batch 256", "the bare loop"), ours, lambda: bare_loop(model, x, y), CPU, 15)]

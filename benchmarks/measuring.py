@@ -25,22 +25,29 @@ class Row:
         return asdict(self)
 
 
-def seconds_of(work: Callable[[], object]) -> float:
+Clock = Callable[[], float]
+CPU: Clock = time.process_time  # of this process: for work of one thread, and steadier on a machine with other work
+WALL: Clock = time.perf_counter
+
+
+def seconds_of(work: Callable[[], object], clock: Clock) -> float:
     """How long `work` takes once."""
-    began = time.perf_counter()
+    began = clock()
     work()
-    return time.perf_counter() - began
+    return clock() - began
 
 
-def compare(names: tuple[str, str], ours: Callable[[], object], theirs: Callable[[], object], pairs: int = 7) -> Row:
+def compare(
+    names: tuple[str, str], ours: Callable[[], object], theirs: Callable[[], object], clock: Clock, pairs: int = 7
+) -> Row:
     """Times the two in turn, after one round that is not counted; each pair begins with the other one."""
     ours(), theirs()
     times = []
     for pair in range(pairs):
         if pair % 2:
-            theirs_took, ours_took = seconds_of(theirs), seconds_of(ours)
+            theirs_took, ours_took = seconds_of(theirs, clock), seconds_of(ours, clock)
         else:
-            ours_took, theirs_took = seconds_of(ours), seconds_of(theirs)
+            ours_took, theirs_took = seconds_of(ours, clock), seconds_of(theirs, clock)
         times.append((ours_took, theirs_took))
     ratios = [a / b for a, b in times]
     return Row(*names, statistics.median(ratios), min(ratios), max(ratios), statistics.median(a for a, _ in times))
