@@ -22,7 +22,7 @@ from tests.cluster.conftest import ray_processes
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1000)]
 
 
 def free_ports(count: int) -> list[int]:
@@ -61,7 +61,7 @@ def head(environment: dict[str, str]) -> Iterator[str]:
 
 def run_here(command: list[str | Path], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Runs a command in the repository to its end."""
-    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
 
 
 def test_the_readmes_job_trains_on_the_cluster(tmp_path: Path) -> None:
