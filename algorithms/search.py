@@ -19,7 +19,7 @@ from algorithms.gradients import Evaluated, differentiate, predict
 from algorithms.ledger import Best, Ledger, Policy, Record
 from algorithms.modes import frozen
 from algorithms.streams import Streams
-from algorithms.tensors import Images, Labels, Logits, Mask, PerRow
+from algorithms.tensors import Counts, Images, Labels, Logits, Mask, PerRow
 
 if TYPE_CHECKING:
     from algorithms.attacks import Attack
@@ -140,7 +140,7 @@ class Problem:
         """The loss that the attack climbs, or another; the right way round for a targeted one."""
         return losses.loss(loss or self.ledger.attack.loss, logits, self.y, targeted=self.ledger.attack.targeted)
 
-    def count(self, *, forwards: int = 0, backwards: int = 0) -> None:
+    def count(self, *, forwards: int | Counts = 0, backwards: int | Counts = 0) -> None:
         """Adds passes that were made outside of `gradient` and `predict` to what the rows have spent."""
         self.ledger.forwards[self.rows] += forwards
         self.ledger.backwards[self.rows] += backwards

@@ -27,6 +27,7 @@ SMALL = {  # the largest number of these that a test runs
 RADIUS: dict[Norm, float] = {"linf": 0.1, "l2": 0.5, "l1": 2.0, "l0": 5.0}  # fools some of the tests' rows, not all
 
 OVERRIDES: dict[str, dict[str, Any]] = {}  # fields by plug-in, where the rule does not do
+HIDDEN = {"feature_adversary"}  # plug-ins that follow a hidden layer's gradient: no backward pass meets the logits
 OTHER_BALL = {  # plug-ins whose `eps` is not the radius of a ball of their `norm`
     "wasser_attack",
     "wasserstein_frank_wolfe",
@@ -75,6 +76,11 @@ def variants() -> dict[str, Attack | Exception]:
 def has(attack: Attack, field: str) -> bool:
     """Whether a user can set `field` of this attack."""
     return field in {each.name for each in dataclasses.fields(attack)}  # type: ignore[arg-type]
+
+
+def needs_logits(attack: Attack) -> bool:
+    """Whether the gradients that the attack follows, if any, are of the logits."""
+    return plugins.name_of(attack) not in HIDDEN
 
 
 def in_its_ball(attack: Attack) -> bool:

@@ -15,7 +15,7 @@ from algorithms.attacks import Attack
 from algorithms.search import Policy, search
 from algorithms.streams import Streams
 from algorithms.tensors import Images
-from tests.attacks.cheap import has, in_its_ball
+from tests.attacks.cheap import has, in_its_ball, needs_logits
 from tests.attacks.records import assert_true, run
 from tests.networks import Affine, Counting, classes_of, images, margin, small
 
@@ -49,7 +49,8 @@ def test_passes_are_counted(attack: Attack) -> None:
     model, x = Counting(small()), images()
     y = classes_of(model.model, x)
     record = run(attack, model, x, y)
-    assert (int(record.forwards.sum()), int(record.backwards.sum())) == (model.forwards, model.backwards)
+    assert int(record.forwards.sum()) == model.forwards
+    assert int(record.backwards.sum()) == model.backwards or not needs_logits(attack)
 
 
 def test_the_same_seed_gives_the_same_bits(any_norm: Attack) -> None:

@@ -1,0 +1,45 @@
+"""What some attacks need beside the model, handed over with it: the model stays an argument, and an attack a value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from algorithms.tensors import Images, Labels
+
+
+class WithSurrogate(nn.Module):
+    """A model, and another one that is attacked in its place; for `transfer`."""
+
+    def __init__(self, model: nn.Module, surrogate: nn.Module) -> None:
+        super().__init__()
+        self.model, self.surrogate = model, surrogate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's own logits."""
+        logits: Tensor = self.model(x)
+        return logits
+
+
+class WithGuides(nn.Module):
+    """A model, and images of known classes whose features others are to take on; for `feature_adversary`."""
+
+    guides: Tensor
+    classes: Tensor
+
+    def __init__(self, model: nn.Module, guides: Images, classes: Labels) -> None:
+        """Raises ValueError unless there are guides of two classes, so that each image has one of another class."""
+        super().__init__()
+        if guides.dim() != 4 or classes.shape != (len(guides),) or len(classes.unique()) < 2:
+            raise ValueError(
+                "guides: images (count, channels, height, width) of two classes or more, and a class each; got "
+                f"{tuple(guides.shape)} and {tuple(classes.shape)} with {len(classes.unique())} classes"
+            )
+        self.model = model
+        self.register_buffer("guides", guides, persistent=False)
+        self.register_buffer("classes", classes.to(torch.int64), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's own logits."""
+        logits: Tensor = self.model(x)
+        return logits
