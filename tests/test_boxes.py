@@ -34,7 +34,7 @@ def perturbation(case: str, x: Tensor) -> Tensor:
 
 def solved(objective: Any, r: cvxpy.Variable, x: Array, *limits: Any) -> Array:
     problem = cvxpy.Problem(cvxpy.Minimize(objective), [x + r >= 0, x + r <= 1, *limits])
-    problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    problem.solve(solver="CLARABEL", tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
     value: Array = r.value
     return value
 
