@@ -39,9 +39,10 @@ class FAB(Attack):
     line to the clean image ends it. For an affine model the first step finds the smallest perturbation.
 
     The paper judges a point, and then takes gradients where it has gone back to. Here gradients are taken at the point
-    itself, which lies nearer to the boundary: the norms are as small, and a step costs one forward pass instead of two.
-    Untargeted it costs a backward pass for each rival class too (all others, or the `rivals` likeliest), targeted a
-    single one. AutoAttack runs the targeted form on the nine likeliest wrong classes.
+    itself, which lies nearer to the boundary: norms are no larger, and a step costs one forward pass instead of two.
+    The overshoot is part of the gap to be closed, not of the step, so that the box does not cut it off, and it falls to
+    a tenth. Untargeted, a step costs a backward pass for each rival class too (all others, or the `rivals` likeliest),
+    targeted a single one. AutoAttack runs the targeted form on the nine likeliest wrong classes.
     """
 
     minimal: ClassVar[bool] = True

@@ -17,7 +17,8 @@ from algorithms.search import Policy, Problem, search
 from algorithms.tensors import Images
 
 
-def _pgd() -> Attack:
+def pgd() -> Attack:
+    """The default attack."""
     kind: Any = plugins.find(Attack, "pgd")
     default: Attack = kind()
     return default
@@ -43,7 +44,7 @@ class Transfer(Attack):
     and one on the model.
     """
 
-    attack: Attack = field(default_factory=_pgd)
+    attack: Attack = field(default_factory=pgd)
     surrogate: str = ""  # name or folder of the run whose model is attacked; empty: that which comes with the model
 
     @property
