@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, final
 
 import torch
 
-from algorithms import balls, boxes, checks
+from algorithms import balls, boxes, checks, directions
 from algorithms.attacks import Attack
 from algorithms.balls import Norm
 from algorithms.gradients import Evaluated
@@ -67,7 +67,8 @@ class APGD(Attack):
     goes from the class s of the clean image to the target t. AutoAttack is made of both: see the suite `standard`.
 
     In l1 (algorithm 1 of the second paper) a step changes fewer entries the sparser the best point is, points are
-    projected onto ball and box at once, and the first steps are made in balls of 3 eps and 2 eps.
+    projected onto ball and box at once, and the first steps are made in balls of 3 eps and 2 eps. Two things are new
+    here: steps in l1 leave out the pixels that the box holds, and in l2 too the projection is onto both at once.
 
     Each step costs a forward and a backward pass; a targeted DLR, one forward pass more.
     """
@@ -161,7 +162,7 @@ class APGD(Attack):
     def _move(self, x: Images, state: Climb, gradient: Images, phase: Phase, *, momentum: float) -> Climb:
         here, length = state.x_adv, per_row(state.length, x)
         if self.norm == "l1":
-            moved = here + length * balls.sparse_step(gradient, state.kept)
+            moved = here + length * balls.sparse_step(directions.movable(gradient, here), state.kept)
         else:
             moved = self._inside(x, here + length * balls.steepest(gradient, self.norm), phase)
             moved = here + momentum * (moved - here) + (1 - momentum) * (here - state.before)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from algorithms.attacks.apgd import APGD, checkpoints, runner_up, targeted_dlr
 from tests.attacks.optima import affine, smallest, two_pixels
@@ -54,6 +55,60 @@ def best_gain(x: Tensor, weight: Tensor, norm: str, eps: float) -> Tensor:
     return torch.tensor(gains, dtype=x.dtype)
 
 
+def written_out(model: torch.nn.Module, clean: Tensor, y: Tensor, points: list[Tensor], at: set[int]) -> None:
+    """Algorithm 1 for one image in linf, eps 0.1: appends to `points`, which holds the start, what it evaluates."""
+    here, before, length, halved = points[0], points[0], 0.2, False
+    best, best_loss, best_slope = here, -torch.inf, torch.zeros_like(here)
+    last, best_then, rises, then = torch.inf, -torch.inf, 0, 0
+    for k in range(100):
+        point = here.clone().requires_grad_()
+        loss = functional.cross_entropy(model(point), y)
+        loss.backward()
+        slope, value = point.grad, float(loss.detach())
+        rises, last = rises + (value > last), value
+        if value > best_loss:
+            best, best_loss, best_slope = here, value, slope
+        if k in at:
+            halved = rises < 0.75 * (k - then) or (not halved and best_loss <= best_then)
+            if halved:
+                length, here, slope, last = length / 2, best, best_slope, best_loss
+            best_then, rises, then = best_loss, 0, k
+        moved = inside(clean, here + length * slope.sign())
+        if k:
+            moved = inside(clean, here + 0.75 * (moved - here) + 0.25 * (here - before))
+        here, before = moved, here
+        points.append(here)
+
+
+def inside(clean: Tensor, x: Tensor) -> Tensor:
+    return torch.min(torch.max(x, clean - 0.1), clean + 0.1).clamp(0, 1)
+
+
+class Wavy(torch.nn.Module):
+    """So bent that steps overshoot and stall."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(1)
+        self.inner = torch.nn.Parameter(2 * torch.randn(36, 12, generator=rng, dtype=torch.float64))
+        self.outer = torch.nn.Parameter(torch.randn(12, 3, generator=rng, dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(x.flatten(1) @ self.inner) @ self.outer
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_it_is_the_algorithm_written_out(row: int) -> None:
+    model, x = Wavy(), images(4, dtype=torch.float64)[row : row + 1]
+    y, seen = classes_of(model, x), []
+    handle = model.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
+    run(APGD(eps=0.1), model, x, y, "highest loss")
+    handle.remove()
+    points = [seen[0]]
+    written_out(model, x, y, points, at={22, 41, 57, 70, 80, 87, 93, 99})
+    torch.testing.assert_close(torch.cat(seen), torch.cat(points), rtol=0, atol=1e-12)
+
+
 class Steps:
     """What the attack evaluates, watched from outside."""
 
@@ -93,6 +148,17 @@ def test_a_stalled_search_halves_its_step_and_returns_to_its_best_point() -> Non
     assert moves[23:41].max() <= 0.15  # half of 0.2 and a quarter of the move before
     best = min(model.points[:23], key=lambda point: abs(point - 0.47))
     assert abs(model.points[23] - best) <= 0.1 * 0.75 + 0.25 * 0.2 + 1e-9  # one step from the best point
+
+
+def test_in_l1_pixels_that_the_box_holds_take_no_part() -> None:
+    """Of 20 pixels 16 are at 1 already and would grow most; a step moves those with the largest slopes."""
+    weight = torch.cat([torch.full((16,), 5.0), torch.tensor([1.0, 1.1, 1.2, 1.3])]).double()
+    model = Affine(torch.stack([0 * weight, weight]))
+    x = torch.cat([torch.ones(16), torch.full((4,), 0.2)]).double().view(1, 1, 4, 5)
+    attack = APGD(norm="l1", eps=0.7, steps=8, wide_start=False)
+    record = run(attack, model, x, torch.zeros(1, dtype=torch.int64), "highest loss")
+    gain = (record.x_adv - x).flatten(1) @ weight
+    assert gain >= 0.97 * 0.7 * 1.3
 
 
 def test_the_targeted_loss_by_hand() -> None:
