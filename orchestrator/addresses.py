@@ -1,22 +1,32 @@
-"""Where a tracking server or database is, which run in it is ours, and where to look at it."""
+"""Where a tracking server or database is, which run in it is ours, and where to look at it.
+
+An address may hold a password. It is used as it came, and `public` of it is all that is ever written or said.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from orchestrator.folders import write_json
 from orchestrator.spool import milliseconds
 
 if TYPE_CHECKING:
-    from orchestrator.recipe import Tracking
+    from orchestrator.recipe import Recipe, Tracking
 
 SERVERS = ("http", "https", "databricks")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+VARIABLE = "MLFLOW_TRACKING_URI"
+# Who one is: up to the @ before the host. A database's password may hold slashes, as SQLAlchemy reads it.
+LOGIN = {True: re.compile(r"(?<=://)[^/?#]*@"), False: re.compile(r"(?<=://)[^:/?#@]*(?::[^@]*)?@")}
+NOTHING = re.compile(r"(?!)")
+CREDENTIAL = re.compile(r"(?<=[?&])[^=&#]*(?:user|pass|pwd|token|secret|key|uid)[^=&#]*=[^&#]*&?", re.IGNORECASE)
 
 
 @final
@@ -43,9 +53,11 @@ class Identity:
 def resolve(tracking: Tracking) -> str:
     """The recipe's address, else MLFLOW_TRACKING_URI, else a SQLite file in the folder of the runs.
 
-    Raises ValueError for an address that is none.
+    Where the variable holds the recipe's address with a password, it is the variable that counts: a run that is resumed
+    has none in its recipe. Raises ValueError for an address that is none.
     """
-    uri = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI", "")
+    given = os.environ.get(VARIABLE, "")
+    uri = given if given and public(given) == tracking.uri else tracking.uri or given
     if not uri:
         return f"sqlite:///{Path(tracking.folder).resolve() / 'mlflow.db'}"
     if kind(uri) not in SERVERS + DATABASES:
@@ -57,9 +69,34 @@ def resolve(tracking: Tracking) -> str:
 
 
 def public(uri: str) -> str:
-    """An address without the user name and password that may be in it."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if "@" in parts.netloc else uri
+    """An address without the user names, passwords and tokens that may be in it."""
+    return CREDENTIAL.sub("", _login(uri).sub("", uri)).rstrip("?&")
+
+
+def secrets(uri: str) -> tuple[str, ...]:
+    """What `public` leaves out, piece by piece, as written and as read: none of it may be written or said."""
+    login = _login(uri).search(uri)
+    texts = [login[0], login[0][:-1].partition(":")[2]] if login else []
+    texts += [found.partition("=")[2].rstrip("&") for found in CREDENTIAL.findall(uri)]
+    return tuple(text for piece in texts if piece for text in {piece, unquote(piece)})
+
+
+def without(hidden: tuple[str, ...], text: str) -> str:
+    """`text` with these pieces left out."""
+    for piece in hidden:
+        text = text.replace(piece, "")
+    return text
+
+
+def shareable(recipe: Recipe) -> Recipe:
+    """The recipe as it may be written down: without the credentials in its tracking address."""
+    tracking = dataclasses.replace(recipe.tracking, uri=public(recipe.tracking.uri))
+    return dataclasses.replace(recipe, tracking=tracking)
+
+
+def _login(uri: str) -> re.Pattern[str]:
+    """What finds user and password; nothing in a file's name is one."""
+    return NOTHING if kind(uri) == "sqlite" else LOGIN[kind(uri) in SERVERS]
 
 
 def page(uri: str, identity: Identity) -> str:
@@ -78,4 +115,4 @@ def artifacts(uri: str, tracking: Tracking) -> str | None:
 
 def kind(uri: str) -> str:
     """http, sqlite and so on; a database's driver ("mysql+pymysql") is left out."""
-    return uri if uri == "databricks" else urlsplit(uri).scheme.partition("+")[0]
+    return uri if uri == "databricks" else uri.partition("://")[0].partition("+")[0].lower()

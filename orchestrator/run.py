@@ -11,6 +11,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from orchestrator import signals
+from orchestrator.addresses import shareable
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import recipe_from, resolve
@@ -62,8 +63,9 @@ def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: 
     with locked(folder), signals.asked_to_stop(listener) as stop, open_cluster(recipe.workers, listener):
         resumed = folder.recipe.exists()
         listener.say(f"{'going on with' if resumed else 'starting'} run {folder.name}")
-        write_json(folder.recipe, resolve(recipe))
-        with Tracker.open(folder, recipe.tracking, resolve(recipe), listener) as tracker:
+        public = resolve(shareable(recipe))
+        write_json(folder.recipe, public)
+        with Tracker.open(folder, recipe.tracking, public, listener) as tracker:
             stage = Stage(recipe, folder, examples, listener, tracker)
             metrics = train_model(stage, stop)
             outcome = conclude(stage, stop)

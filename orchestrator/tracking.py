@@ -164,6 +164,7 @@ class _Server:
     def __init__(self, uri: str, tracking: Tracking, folder: RunFolder) -> None:
         """Reads what is known of the run; talks to nobody."""
         self.uri = uri
+        self._hidden = addresses.secrets(uri)
         self.identity = Identity(folder.records / "run.json")
         self._experiment = tracking.experiment
         self._artifacts = addresses.artifacts(uri, tracking)
@@ -173,7 +174,7 @@ class _Server:
     def connect(self) -> str:
         """Finds or makes the run; returns its id."""
         try:
-            with understood():
+            with understood(self._hidden):
                 mlflow = load()
                 database.prepare(self.uri, lambda uri: mlflow.MlflowClient(uri).search_experiments())
                 self._client = mlflow.MlflowClient(self.uri)
@@ -186,10 +187,10 @@ class _Server:
     def deliver(self, records: Sequence[Record]) -> None:
         """Sends metrics, parameters and tags together, or one record of another kind."""
         try:
-            with understood():
+            with understood(self._hidden):
                 self._send(records)
         except Refused:
-            with understood():
+            with understood(self._hidden):
                 run = self._client.get_run(self.identity.run_id)
             if run.info.lifecycle_stage != "active":  # it refuses everything
                 restore = f"mlflow runs restore --run-id {self.identity.run_id}"
@@ -269,16 +270,20 @@ class _Server:
 
 
 @contextmanager
-def understood() -> Iterator[None]:
-    """Turns MLflow's errors into `Refused` where it does not take what was said, and else into `Away`."""
+def understood(hidden: tuple[str, ...]) -> Iterator[None]:
+    """Turns MLflow's errors into `Refused` where it does not take what was said, and else into `Away`.
+
+    What is `hidden` is left out of their texts: MLflow quotes the address that it could not reach, password and all.
+    """
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - MLflow brings it
 
     try:
         yield
     except load().exceptions.MlflowException as error:
-        raise (Refused if error.error_code in REFUSALS else Away)(brief(error)) from error
+        reason = Refused if error.error_code in REFUSALS else Away
+        raise reason(addresses.without(hidden, brief(error))) from error
     except (SQLAlchemyError, OSError) as error:  # what requests raises is an OSError
-        raise Away(brief(error)) from error
+        raise Away(addresses.without(hidden, brief(error))) from error
 
 
 @contextmanager

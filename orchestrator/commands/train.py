@@ -43,11 +43,12 @@ def run(
 
 
 def print_recipe(terminal: Terminal, recipe: str | None, overrides: list[str], resume: str | None) -> None:
-    """The recipe with every default in it."""
+    """The recipe with every default in it, and without passwords."""
+    from orchestrator.addresses import shareable  # noqa: PLC0415
     from orchestrator.config import load_recipe, resolve, to_toml  # noqa: PLC0415
     from orchestrator.folders import RunFolder  # noqa: PLC0415
 
-    loaded = load_recipe(recipe or RunFolder.find(resume or "").recipe, overrides)
+    loaded = shareable(load_recipe(recipe or RunFolder.find(resume or "").recipe, overrides))
     terminal.say(to_toml(loaded).rstrip())
     terminal.result(resolve(loaded))
 
