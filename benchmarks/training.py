@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch.nn import functional
@@ -23,12 +24,12 @@ from orchestrator.recipe import Workers
 from workers.augmentation import Augmentation
 from workers.cache import open_split
 from workers.datasets.digits import Digits
-from workers.messages import Work
+from workers.messages import Precision, Work
 
 WIDTH = 48  # of cnn4's first convolution: shards then take some tenths of a second
 
 
-def work_with(lag: int) -> Work:
+def work_with(lag: int, precision: Precision = "float32") -> Work:
     """PGD-10 training of a wide cnn4 on digits."""
     return Work(
         seed=0,
@@ -43,6 +44,7 @@ def work_with(lag: int) -> Work:
         shard=64,
         lag=lag,
         exchange="examples",
+        precision=precision,
         average=0.0,
         device="cpu",
         threads=1,
@@ -94,10 +96,12 @@ def plain_on(work: Work, threads: int) -> None:
 
 def run() -> list[Row]:
     """One core against one core, by the process's CPU time; then Ray's workers on two cores, by the clock."""
+    rows = []
     work = work_with(0)
-    loop = started(work, Inline(work))
-    names = ("training inline, one thread", "a plain loop, one thread")
-    rows = [compare(names, partial(our_epoch, loop), partial(plain_epoch, work), CPU, 3)]
+    for precision in get_args(Precision):
+        loop = started(work_with(0, precision), Inline(work_with(0, precision)))
+        names = (f"training inline, attacks in {precision}", "a plain loop in float32")
+        rows.append(compare(names, partial(our_epoch, loop), partial(plain_epoch, work), CPU, 3))
     for lag in (0, 1):
         with open_backend(Workers(attackers=2), work, Silent()) as backend:
             loop = started(work_with(lag), backend)

@@ -31,6 +31,7 @@ def work_of(recipe: Recipe) -> Work:
         shard=recipe.train.shard,
         lag=recipe.train.lag,
         exchange=recipe.train.exchange,
+        precision=recipe.train.precision,
         average=recipe.train.average,
         device=recipe.workers.device,
         threads=recipe.workers.threads,

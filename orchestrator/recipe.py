@@ -20,6 +20,7 @@ from algorithms.updates.sgd import SGD
 from workers.augmentation import Augmentation
 from workers.datasets import Dataset
 from workers.datasets.digits import Digits
+from workers.messages import Precision
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a run, which becomes the name of a folder
 
@@ -34,6 +35,7 @@ class Train:
     shard: int = 32  # examples a shard, which one attacker works on at a time; divides the batch
     lag: int = 0  # attacks see parameters exactly this many updates old
     exchange: Literal["examples", "gradients"] = "examples"  # what attackers send back
+    precision: Precision = "float32"  # of the passes that make examples; gradients, updates and figures are float32
     average: float = 0.0  # decay of the moving average of weights, which is then the model; 0: none
     checkpoint_every: int = 200  # steps between checkpoints; the end of an epoch is always one
 

@@ -34,10 +34,11 @@ def test_the_same_recipe_gives_the_same_bits(reference: str, tmp_path: Path) -> 
         changed(batch=64),
         changed(batch=128, shard=64),
         changed(average=0.0),
+        changed(precision="bfloat16"),
         changed(update=SGD(learning_rate=0.05, momentum=0.9, weight_decay=1e-7)),
         changed(defense=Adversarial(attack=PGD(norm="l2", eps=0.5, step_size=0.2 + 1e-6, steps=3))),
     ],
-    ids=["seed", "lag 1", "lag 2", "batch", "shard", "average", "update", "attack"],
+    ids=["seed", "lag 1", "lag 2", "batch", "shard", "average", "precision", "update", "attack"],
 )
 def test_another_recipe_gives_other_bits(reference: str, other: Work, tmp_path: Path) -> None:
     """The comparison is fine enough to see a millionth."""

@@ -37,6 +37,7 @@ WORK = Work(
     shard=32,
     lag=0,
     exchange="examples",
+    precision="float32",
     average=0.9,
     device="cpu",
     threads=1,

@@ -26,7 +26,8 @@ class Attacker:
 
     def __init__(self, work: Work) -> None:
         self.bench = Bench(work)
-        self.loaded = -1  # version of the parameters in the model
+        self.opponent = runtime.lowered(self.bench.model, work.precision)  # whom examples are made against
+        self.loaded = -1  # version of the parameters in both
 
     def fingerprint(self) -> tuple[runtime.Fingerprint, None]:
         """What decides the last bits of this worker's arithmetic. Answers once the worker has started."""
@@ -46,10 +47,11 @@ class Attacker:
         began = time.perf_counter()
         if self.loaded != taken.version:
             runtime.load(self.bench.model, taken)
+            runtime.follow(self.opponent, self.bench.model)
             self.loaded = taken.version
         batch = self.bench.read(shard)
         rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
-        record = self.bench.defense(shard.step).perturb(self.bench.model, batch.x, batch.y, rng=rng)
+        record = self.bench.defense(shard.step).perturb(self.opponent, batch.x, batch.y, rng=rng)
         clean = self._accuracy(batch) if shard.number == 0 else math.nan
         payload: NDArray[Any] | ShardGradient = array(record.x_adv)
         if self.bench.work.exchange == "gradients":

@@ -14,6 +14,8 @@ from algorithms.updates import Update
 from workers.augmentation import Augmentation
 from workers.datasets import Dataset
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class Work:
     shard: int
     lag: int
     exchange: Literal["examples", "gradients"]
+    precision: Precision  # of the passes that make examples
     average: float  # decay of the moving average of weights; 0: none
     device: Literal["cpu", "cuda"]
     threads: int

@@ -1,0 +1,71 @@
+"""An attacker against a model in half precision: what it makes must fool the model as it is."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from algorithms.attacks.pgd import PGD
+from algorithms.defenses.adversarial import Adversarial
+from tests.training import WORK, changed
+from workers import runtime
+from workers.attacker import Attacker
+from workers.bench import Bench
+from workers.descent import tensor
+from workers.messages import Shard, Snapshot, Work
+
+SHARD = Shard(epoch=0, step=0, number=0)
+
+
+def trained(work: Work) -> Snapshot:
+    """A network that has learnt the digits a little, without adversarial examples."""
+    bench = Bench(work)
+    optimizer = torch.optim.Adam(bench.model.parameters(), lr=0.01)
+    for number in range(40):
+        batch = bench.read(Shard(0, number % 10, 0))
+        loss = nn.functional.cross_entropy(bench.model(batch.x), batch.y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return runtime.snapshot(bench.model, 0)
+
+
+def loss_under(work: Work, taken: Snapshot) -> float:
+    """Mean loss, in float32, of the examples that an attacker makes of a shard."""
+    bench = Bench(work)
+    runtime.load(bench.model, taken)
+    bench.model.eval()
+    _, payload = Attacker(work).attack(SHARD, taken)
+    assert isinstance(payload, np.ndarray)
+    assert payload.dtype == np.float32
+    batch = bench.read(SHARD)
+    with torch.no_grad():
+        return nn.functional.cross_entropy(bench.model(tensor(payload, bench.device)), batch.y).item()
+
+
+def test_examples_made_in_bfloat16_are_as_strong() -> None:
+    defense = Adversarial(attack=PGD(eps=0.1, step_size=0.025, steps=10))
+    full, half = changed(defense=defense), changed(defense=defense, precision="bfloat16")
+    taken = trained(WORK)
+    none = loss_under(changed(defense=Adversarial(attack=PGD(eps=0.0, step_size=0.0, steps=1))), taken)
+    strong = loss_under(full, taken)
+    assert strong > none + 0.5
+    assert loss_under(half, taken) > none + 0.95 * (strong - none)
+
+
+def test_the_model_in_bfloat16_follows_the_parameters() -> None:
+    model = WORK.model.build((1, 8, 8), 10).eval()
+    opponent = runtime.lowered(model, "bfloat16").eval()
+    assert {p.dtype for p in opponent.parameters()} == {torch.bfloat16}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    runtime.follow(opponent, model)
+    x = torch.rand(8, 1, 8, 8)
+    torch.testing.assert_close(opponent(x.bfloat16()).float(), model(x), rtol=0.05, atol=0.05)
+
+
+def test_in_float32_there_is_one_model() -> None:
+    model = WORK.model.build((1, 8, 8), 10)
+    assert runtime.lowered(model, "float32") is model
