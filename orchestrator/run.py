@@ -98,9 +98,10 @@ def folder_for(recipe: Recipe) -> RunFolder:
 
 
 def check(work: Work) -> int:
-    """Raises ValueError for a data set, a model or a batch that cannot be; returns the number of training examples."""
+    """Raises ValueError for data, a model, a defense or a batch that cannot be; returns how many training examples."""
     split = open_split(work.dataset, "train")
     runtime.build(work.model, split.shape, len(split.classes), work.seed)
+    runtime.companions(work, split.shape, len(split.classes))
     schedule.steps_per_epoch(work, len(split))
     return len(split)
 

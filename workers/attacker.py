@@ -26,7 +26,7 @@ class Attacker:
 
     def __init__(self, work: Work) -> None:
         self.bench = Bench(work)
-        self.opponent = runtime.lowered(self.bench.model, work.precision)  # whom examples are made against
+        self.opponent = runtime.lowered(self.bench.network, work.precision)  # whom examples are made against
         self.loaded = -1  # version of the parameters in both
 
     def fingerprint(self) -> tuple[runtime.Fingerprint, None]:
@@ -46,12 +46,13 @@ class Attacker:
     def _attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
         began = time.perf_counter()
         if self.loaded != taken.version:
-            runtime.load(self.bench.model, taken)
-            runtime.follow(self.opponent, self.bench.model)
+            runtime.load(self.bench.network, taken)
+            runtime.follow(self.opponent, self.bench.network)
             self.loaded = taken.version
         batch = self.bench.read(shard)
         rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
-        record = self.bench.defense(shard.step).perturb(self.opponent, batch.x, batch.y, rng=rng)
+        opponent = self.bench.placed(self.opponent, shard)
+        record = self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
         clean = self._accuracy(batch) if shard.number == 0 else math.nan
         payload: NDArray[Any] | ShardGradient = array(record.x_adv)
         if self.bench.work.exchange == "gradients":

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple, final
 
 import torch
+from torch import nn
 
 from algorithms.defenses import Defense
+from algorithms.team import Team, accompanied
 from algorithms.tensors import Images, Labels
 from workers import runtime, schedule
 from workers.cache import open_split
@@ -23,14 +25,19 @@ class Batch(NamedTuple):
 
 @final
 class Bench:
-    """A worker's network and data, made from nothing but the `Work`."""
+    """A worker's network and data, made from nothing but the `Work`.
+
+    `model` is what is kept and evaluated; `network` is what is trained: the model, or a team of it and companions.
+    """
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.device = runtime.prepare(work.device, work.threads)
         self.split = open_split(work.dataset, "train")
-        network = runtime.build(work.model, self.split.shape, len(self.split.classes), work.seed)
-        self.model = network.to(self.device)
+        shape, classes = self.split.shape, len(self.split.classes)
+        self.model = runtime.build(work.model, shape, classes, work.seed).to(self.device)
+        self.companions = runtime.companions(work, shape, classes)
+        self.network = accompanied(self.model, self.companions)
         self.steps = work.epochs * schedule.steps_per_epoch(work, len(self.split))
 
     def progress(self, step: int) -> float:
@@ -50,7 +57,15 @@ class Bench:
         )
         return Batch(x.to(self.device), self.split.labels(chosen).to(self.device))
 
+    def placed(self, network: nn.Module, shard: Shard) -> nn.Module:
+        """The network, or a copy of it, told which rows of the step's batch the shard holds."""
+        if isinstance(network, Team):
+            first = shard.number * self.work.shard
+            network.rows = slice(first, first + self.work.shard)
+        return network
+
     def gradient(self, shard: Shard, batch: Batch, x_adv: Images) -> ShardGradient:
         """The gradient of the defense's loss on a shard."""
         rng = runtime.rng_of(self.work.seed, "loss", shard.epoch, shard.step, shard.number)
-        return shard_gradient(self.model, self.defense(shard.step), (batch.x, x_adv, batch.y), rng)
+        network = self.placed(self.network, shard)
+        return shard_gradient(network, self.defense(shard.step), (batch.x, x_adv, batch.y), rng)

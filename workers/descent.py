@@ -1,7 +1,8 @@
 """The gradient of a defense's loss on one shard, and the sum over shards: the same bits wherever each part is taken.
 
 Batch norm normalises over a shard. Its running statistics move by `r <- (1 - m)^n r + c`, where a shard's passes
-(n of them) decide `c`; shards are applied in their order, so the statistics do not depend on who worked on which.
+(n of them) decide `c`; shards are applied in their order, so the statistics do not depend on who worked on which. What
+shards add to the buffers of a defense's companions adds up.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from algorithms.defenses import Defense
+from algorithms.team import Team
 from algorithms.tensors import Images, Labels
 
 
@@ -74,7 +76,8 @@ def moved(model: nn.Module, before: dict[str, Tensor]) -> dict[str, Statistics]:
         if name in decays:
             statistics[name] = Statistics(decays[name], array(buffer - decays[name] * before[name]))
         elif not torch.equal(buffer, before[name]):
-            decay = 0.0 if buffer.is_floating_point() else 1  # a count (of batches seen, say) adds up
+            adds = name.startswith("companions.") and isinstance(model, Team)
+            decay = 1 if adds or not buffer.is_floating_point() else 0.0  # a count (of batches seen, say) adds up
             statistics[name] = Statistics(decay, array(buffer - decay * before[name]))
     return statistics
 

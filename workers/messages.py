@@ -49,7 +49,7 @@ class Shard(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """Parameters and buffers of a model after `version` updates, as one flat array of bytes."""
+    """Parameters and buffers of a network after `version` updates, as one flat array of bytes."""
 
     version: int
     data: NDArray[np.uint8]
@@ -73,5 +73,6 @@ class StepReport(NamedTuple):
 
     step: int
     loss: float
-    gradient_norm: float
+    gradient_norm: float  # of the model's parameters
     seconds: float
+    figures: dict[str, float]  # what the defense says of the step, by name

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from algorithms.models import Model, Shape
-from workers.messages import Precision, Snapshot
+from algorithms.team import Companions
+from workers.messages import Precision, Snapshot, Work
 
 STREAMS = ("weights", "split", "order", "augment", "attack", "loss", "evaluate")  # purposes of random numbers
 
@@ -56,6 +57,13 @@ def build(model: Model, shape: Shape, classes: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "weights"))
         return model.build(shape, classes)
+
+
+def companions(work: Work, shape: Shape, classes: int) -> Companions:
+    """What the run's defense needs beside its model, fresh; initial weights depend on the run's seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(work.seed, "weights", 1))
+        return work.defense.companions(shape, classes, work.batch)
 
 
 def flatten(tensors: Mapping[str, Tensor]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:

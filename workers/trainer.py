@@ -15,8 +15,9 @@ from torch import Tensor
 from algorithms.averaging import average
 from workers import runtime, schedule
 from workers.bench import Bench
-from workers.descent import ShardGradient, apply_statistics, split_flat, tensor, tree_sum
+from workers.descent import ShardGradient, apply_statistics, tensor, tree_sum
 from workers.messages import Shard, Snapshot, StepReport, Work
+from workers.movement import Movement, below
 
 Payload = NDArray[Any] | ShardGradient  # adversarial examples of a shard, or the gradient on them
 
@@ -27,9 +28,10 @@ class Trainer:
 
     def __init__(self, work: Work, state: NDArray[np.uint8] | None = None) -> None:
         self.bench = Bench(work)
-        self.parameters = {name: p.detach() for name, p in self.bench.model.named_parameters()}
-        self.memory = work.update.start(self.parameters)
-        self.averaged = dict(self.parameters) if work.average else {}
+        self.model = Movement("", self.bench.model, work.update)
+        companions = self.bench.companions.items()
+        self.companions = {name: Movement(f" of {name}", one.module, one.update) for name, one in companions}
+        self.averaged = dict(self.model.parameters) if work.average else {}
         self.version = 0
         if state is not None:
             self._restore(state)
@@ -50,15 +52,17 @@ class Trainer:
         shards = schedule.shards(self.bench.work, len(self.bench.split), step)
         parts = [self._gradient(shard, payload) for shard, payload in zip(shards, payloads, strict=True)]
         flat = tensor(tree_sum([part.gradient for part in parts]), self.bench.device) / len(parts)
-        norm = float(flat.norm())
+        norm = float(flat[: self.model.size].norm())
         self._move(step, flat)
-        apply_statistics(self.bench.model, [part.statistics for part in parts])
+        apply_statistics(self.bench.network, [part.statistics for part in parts])
+        figures = self.bench.defense(step).settle(self.bench.network)
         loss = float(np.mean([part.loss for part in parts]))
-        return StepReport(step, loss, norm, time.perf_counter() - began), runtime.snapshot(self.bench.model, step + 1)
+        report = StepReport(step, loss, norm, time.perf_counter() - began, figures)
+        return report, runtime.snapshot(self.bench.network, step + 1)
 
     def snapshot(self) -> tuple[None, Snapshot]:
-        """The parameters as they are."""
-        return None, runtime.snapshot(self.bench.model, self.version)
+        """The network as it is."""
+        return None, runtime.snapshot(self.bench.network, self.version)
 
     def finished(self) -> tuple[None, Snapshot]:
         """The model to keep: the averaged parameters where the recipe averages, else the parameters."""
@@ -67,11 +71,11 @@ class Trainer:
 
     def state(self) -> tuple[None, NDArray[np.uint8]]:
         """All that a new trainer needs to go on from here, as the bytes of a safetensors file."""
-        model = {f"model/{name}": t.contiguous() for name, t in self.bench.model.state_dict().items()}
-        memory = {f"update/{name}": t.contiguous() for name, t in self.memory.items()}
-        averaged = {f"average/{name}": t.contiguous() for name, t in self.averaged.items()}
-        packed = pack({"version": torch.tensor(self.version), **model, **memory, **averaged})
-        return None, np.frombuffer(packed, np.uint8)
+        tensors = {"version": torch.tensor(self.version), **self.model.state("")}
+        tensors |= {f"average/{name}": t.contiguous() for name, t in self.averaged.items()}
+        for name, companion in self.companions.items():
+            tensors |= companion.state(f"companion/{name}/")
+        return None, np.frombuffer(pack(tensors), np.uint8)
 
     def _gradient(self, shard: Shard, payload: Payload) -> ShardGradient:
         if isinstance(payload, ShardGradient):
@@ -83,26 +87,23 @@ class Trainer:
             raise FloatingPointError(f"step {shard.step}, shard {shard.number}: {error}") from error
 
     def _move(self, step: int, flat: Tensor) -> None:
-        update = self.bench.work.update.at(self.bench.progress(step))
-        gradients = split_flat(flat, self.parameters)
-        moved, memory = update.step(self.parameters, gradients, self.memory)
-        if not all(bool(torch.isfinite(p).all()) for p in moved.values()):
-            raise FloatingPointError(f"step {step}: the update makes a parameter infinite or NaN; lower learning_rate")
-        self._write(moved)
-        self.memory, self.version = memory, step + 1
+        """Moves the model, and each companion by its own update; all of them or, where one fails, none."""
+        movements = [self.model, *self.companions.values()]
+        pieces = flat.split([movement.size for movement in movements])
+        try:
+            ahead = [m.ahead(piece, self.bench.progress(step)) for m, piece in zip(movements, pieces, strict=True)]
+        except FloatingPointError as error:
+            raise FloatingPointError(f"step {step}: {error}") from error
+        for movement, (moved, memory) in zip(movements, ahead, strict=True):
+            movement.move(moved, memory)
+        self.version = step + 1
         if self.averaged:
-            self.averaged = average(self.averaged, self.parameters, self.bench.work.average)
-
-    def _write(self, parameters: dict[str, Tensor]) -> None:
-        torch._foreach_copy_(list(self.parameters.values()), list(parameters.values()))
+            self.averaged = average(self.averaged, self.model.parameters, self.bench.work.average)
 
     def _restore(self, state: NDArray[np.uint8]) -> None:
         tensors = {name: t.to(self.bench.device) for name, t in unpack(state.tobytes()).items()}
-        self.bench.model.load_state_dict(_below("model/", tensors))
-        self.memory = _below("update/", tensors)
-        self.averaged = _below("average/", tensors)
+        self.model.restore("", tensors)
+        for name, companion in self.companions.items():
+            companion.restore(f"companion/{name}/", tensors)
+        self.averaged = below("average/", tensors)
         self.version = int(tensors["version"])
-
-
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
