@@ -13,6 +13,9 @@ endef
 # One thread for each process: results do not depend on the machine, and processes do not fight for cores.
 export OMP_NUM_THREADS ?= 1
 
+# Of the tests. One of them waits for Ray most of the time.
+PROCESSES ?= 2
+
 .PHONY: help install lint test demo docs bench clean
 .DEFAULT_GOAL := help
 
@@ -38,7 +41,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
