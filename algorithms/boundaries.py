@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from algorithms import balls, losses
-from algorithms.search import Problem, Values
+from algorithms.search import Jacobian, Problem, Values
 from algorithms.tensors import Images, Labels, Logits, PerRow, per_row
 
 
@@ -45,8 +45,13 @@ def nearest(problem: Problem, x_adv: Images, *, rivals: int | None = None) -> Pl
     """
     attack = problem.ledger.attack
     at = problem.jacobian(x_adv, lambda logits: gaps(logits, problem.y, targeted=attack.targeted, rivals=rivals))
+    return nearest_of(at, attack.norm)
+
+
+def nearest_of(at: Jacobian, norm: balls.Norm) -> Planes:
+    """The nearest of several linearised boundaries of each row, whose gaps are the values of `at`."""
     rows, count = at.values.shape
-    slopes = balls.dual(at.gradients.flatten(0, 1), attack.norm).view(rows, count)
+    slopes = balls.dual(at.gradients.flatten(0, 1), norm).view(rows, count)
     distances = torch.where(slopes > 0, at.values.abs() / slopes, torch.inf)
     closest = distances.argmin(1, keepdim=True)
     normal = at.gradients.take_along_dim(per_row(closest, at.gradients), dim=1)

@@ -102,7 +102,7 @@ class Problem:
                 self.finish(self.stop(Visit(self.x, x_adv, self.y, gradient)))
         return Evaluated(logits.to(x_adv.dtype), climbed.detach().to(x_adv.dtype), gradient)
 
-    def jacobian(self, x_adv: Images, values: Callable[[Logits], Values]) -> Jacobian:
+    def jacobian(self, x_adv: Images, values: Callable[[Logits], Values], *, judged: bool = True) -> Jacobian:
         """Logits, k `values` of them a row, and the input gradient of each, all from one forward pass.
 
         `values` maps logits to (batch, k), a number for each class or boundary of interest; `algorithms.boundaries` has
@@ -116,7 +116,8 @@ class Problem:
             gradients = [differentiate(c, x_adv, again=again) for c, again in zip(columns, more, strict=True)]
         self.count(forwards=1, backwards=len(columns))
         x_adv, logits = x_adv.detach(), logits.detach()
-        self._judge(x_adv, logits)
+        if judged:
+            self._judge(x_adv, logits)
         seen = torch.stack(columns, 1).detach().to(x_adv.dtype)
         return Jacobian(logits.to(x_adv.dtype), seen, torch.stack(gradients, 1))
 
