@@ -1,6 +1,13 @@
-"""What some attacks need beside the model, handed over with it: the model stays an argument, and an attack a value."""
+"""What some attacks need beside the model, handed over with it: the model stays an argument, and an attack a value.
+
+An attack says what it wants in a field: `surrogate`, the name of a run, or `guides`, a number of images of each class.
+Who runs it for a user (an evaluation) looks there, and brings that.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,3 +50,20 @@ class WithGuides(nn.Module):
         """The model's own logits."""
         logits: Tensor = self.model(x)
         return logits
+
+
+def surrogate_of(attack: object) -> str:
+    """The run that an attack, or one inside it, wants to be given a surrogate from; empty: it does as it is."""
+    return next((part.surrogate for part in _layers(attack) if getattr(part, "surrogate", "")), "")
+
+
+def guides_of(attack: object) -> int:
+    """How many images of each class an attack, or one inside it, wants to be given as guides."""
+    return next((part.guides for part in _layers(attack) if getattr(part, "guides", 0)), 0)
+
+
+def _layers(attack: Any) -> Iterator[Any]:
+    """An attack, the one that it runs, and so on."""
+    while attack is not None:
+        yield attack
+        attack = getattr(attack, "attack", None)

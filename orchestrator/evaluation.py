@@ -7,63 +7,45 @@ decides the figures, so the same command goes on where it was interrupted, and o
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from torch import Tensor
-
-from algorithms.balls import Norm
 from orchestrator.backend import open_backend
-from orchestrator.config import recipe_from
+from orchestrator.config import resolve
 from orchestrator.evaluations.drawing import figures_of
 from orchestrator.evaluations.outcome import Outcome, table_and_curves
 from orchestrator.evaluations.parts import Parts, write_images, write_rows
 from orchestrator.evaluations.settings import Settings, digest_of, settings_of
-from orchestrator.evaluations.stages import Stages
+from orchestrator.evaluations.stages import Crew, Stages
+from orchestrator.evaluations.targets import Target, find, snapshot_of, surrogate_from, surrogates_of
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.listener import Listener, Silent
 from orchestrator.plan import work_of
 from orchestrator.plots import png
-from orchestrator.recipe import Recipe, Workers
+from orchestrator.recipe import Evaluation, Recipe, Workers
 from orchestrator.reports import write_report
+from orchestrator.suites import Suite, load_suite
 from orchestrator.tracking import Tracker
-from orchestrator.weights import load_weights
-from workers import runtime
 from workers.cache import Split, open_split
-from workers.messages import Snapshot
 
 PATIENCE = 30.0  # seconds that a tracking server may take
 
 
-class Target(NamedTuple):
-    """A model to evaluate, and the run that it comes from."""
-
-    folder: RunFolder
-    recipe: Recipe
-    weights: Mapping[str, Tensor]
-
-
 def evaluate(
     target: str | Path,
+    asked: Evaluation | None = None,
     *,
-    suite: str | None = None,
-    norm: Norm | None = None,
-    eps: float | None = None,
-    examples: int | None = None,
     workers: Workers | None = None,
     listener: Listener = Silent(),  # noqa: B008 - it keeps nothing
 ) -> Outcome:
-    """Evaluates a run, given by name or folder, or a checkpoint of it; what is left out is as in its recipe.
+    """Evaluates a run, given by name or folder, or a checkpoint of it; without `asked`, as its recipe says.
 
-    Raises ValueError for a run, a suite or a number that cannot be used.
+    Raises ValueError for a run or a suite that cannot be used.
     """
     found = find(target)
-    wanted = {"suite": suite, "norm": norm, "eps": eps, "examples": examples}
-    given: dict[str, Any] = {key: value for key, value in wanted.items() if value is not None}
-    evaluation = dataclasses.replace(found.recipe.evaluation, **given)
-    recipe = dataclasses.replace(found.recipe, evaluation=evaluation, workers=workers or found.recipe.workers)
+    evaluation, workers = asked or found.recipe.evaluation, workers or found.recipe.workers
+    recipe = dataclasses.replace(found.recipe, evaluation=evaluation, workers=workers)
     outcome = measure(found._replace(recipe=recipe), listener)
     if found.folder.records.is_dir():
         _tell(found, outcome, listener)
@@ -99,7 +81,9 @@ def measure(target: Target, listener: Listener, stop: Callable[[], bool] = lambd
     Raises Interrupted, between two shards, once `stop()` is true.
     """
     split = open_split(target.recipe.dataset, "test")
-    settings = settings_of(target.recipe, split, digest_of(target.weights))
+    suite, surrogates = prepare(target.recipe, target.folder)
+    others = {name: about(other) for name, other in surrogates.items()}
+    settings = settings_of(target.recipe, suite, split, digest_of(target.weights), others)
     folder = target.folder.evaluations / settings.folder
     outcome = Outcome.read(folder)
     if outcome is not None:
@@ -108,29 +92,26 @@ def measure(target: Target, listener: Listener, stop: Callable[[], bool] = lambd
     write_json(folder / "settings.json", settings.plain())
     parts = Parts(folder / "parts")
     with open_backend(target.recipe.workers, work_of(target.recipe), listener) as backend:
-        model = backend.share(_snapshot(target, split))
-        stages = Stages(settings, parts, (backend, model), listener, stop)
+        shared = {name: backend.share(surrogate_from(other, split)) for name, other in surrogates.items()}
+        crew = Crew(backend, backend.share(snapshot_of(target, split)), shared)
+        stages = Stages(settings, parts, crew, listener, stop)
         stages.run()
     return _concluded(target, settings, stages, split)
 
 
-def find(target: str | Path) -> Target:
-    """The model that a run's name, its folder or a checkpoint's path stands for."""
-    path = Path(target)
-    inside = path.is_file() and next((p for p in path.resolve().parents if (p / "recipe.json").is_file()), None)
-    folder = RunFolder(inside) if inside else RunFolder.find(target)
-    recipe = recipe_from(json.loads(folder.recipe.read_text(encoding="utf-8")), str(folder.recipe))
-    return Target(folder, recipe, load_weights(path if inside else folder))
+def prepare(recipe: Recipe, folder: RunFolder) -> tuple[Suite, dict[str, Target]]:
+    """The suite that a recipe asks for, and the models that its attacks are made on, by their names.
+
+    Raises ValueError for what is wrong or missing, without any work.
+    """
+    asked = recipe.evaluation
+    suite = load_suite(asked.suite, asked.norm, asked.eps, asked.surrogate)
+    return suite, surrogates_of(suite, folder)
 
 
-def _snapshot(target: Target, split: Split) -> Snapshot:
-    """The weights as workers load them. Raises ValueError if they are another model's."""
-    model = runtime.build(target.recipe.model, split.shape, len(split.classes), target.recipe.seed)
-    try:
-        model.load_state_dict(dict(target.weights))
-    except RuntimeError as error:
-        raise ValueError(f"{target.folder.path}: these weights do not fit the model of the recipe: {error}") from error
-    return runtime.snapshot(model, 0)
+def about(surrogate: Target) -> dict[str, Any]:
+    """What of a surrogate decides figures."""
+    return {"model": resolve(surrogate.recipe.model), "weights": digest_of(surrogate.weights)}
 
 
 def _concluded(target: Target, settings: Settings, stages: Stages, split: Split) -> Outcome:

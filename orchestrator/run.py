@@ -15,8 +15,9 @@ from orchestrator.addresses import shareable
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import recipe_from, resolve
-from orchestrator.evaluation import Target, measure, publish
+from orchestrator.evaluation import measure, prepare, publish
 from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder, locked, write_json
 from orchestrator.listener import Listener, Silent
 from orchestrator.loop import Loop
@@ -60,6 +61,7 @@ def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: 
     listener = listener or Silent()
     folder, recipe = find_run(recipe, resume)
     examples = check(work_of(recipe))
+    prepare(recipe, folder)
     with locked(folder), signals.asked_to_stop(listener) as stop, open_cluster(recipe.workers, listener):
         resumed = folder.recipe.exists()
         listener.say(f"{'going on with' if resumed else 'starting'} run {folder.name}")

@@ -2,6 +2,7 @@
 
 A suite says what is done, an evaluation at which radius: where an attack has fields `norm` and `eps` and the suite does
 not set them, the evaluation's are filled in. Lengths may be given relative to the radius (`step_size = "eps/8"`).
+Where an evaluation names a surrogate, every attack that does not is made on it: any suite gives a black-box table.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from algorithms import checks, plugins
+from algorithms import checks, companions, plugins
 from algorithms.attacks import Attack
+from algorithms.attacks.transfer import Transfer
 from algorithms.balls import Norm
 from orchestrator.config import RecipeError, build
 from orchestrator.config.errors import Key
-from orchestrator.config.kinds import fields_of
+from orchestrator.config.kinds import defaults_of, fields_of
 
 FOLDER = Path(__file__).with_name("suites")
 NUMBER = r"\d{1,20}(?:\.\d{0,20})?"
@@ -107,16 +109,44 @@ def about(name: str) -> str:
     return str(_read(FOLDER / f"{name}.toml").get("about", ""))
 
 
-def load_suite(suite: str, norm: Norm, eps: float) -> Suite:
-    """The suite of that name or in that file, for a radius. Raises ValueError that names the file and the field."""
+def load_suite(suite: str, norm: Norm, eps: float, surrogate: str = "") -> Suite:
+    """The suite of that name or in that file, for a radius; its attacks made on a surrogate if a run is named.
+
+    Raises ValueError that names the file and the field.
+    """
     path = _find(suite)
     loaded = _loaded(path, norm, eps)
     curve, largest = loaded.curve, 1.0 if norm == "linf" else math.inf
-    if curve is None:
-        return dataclasses.replace(loaded, name=path.stem, sweep=())
-    radii = sorted({radius for radius in curve.radii if 0 < radius <= largest} - {eps})
-    sweep = tuple(_at(_loaded(path, norm, radius), curve.attack, radius) for radius in radii)
-    return dataclasses.replace(loaded, name=path.stem, sweep=sweep)
+    if curve is not None:
+        radii = sorted({radius for radius in curve.radii if 0 < radius <= largest} - {eps})
+        sweep = tuple(_at(_loaded(path, norm, radius), curve.attack, radius) for radius in radii)
+        loaded = dataclasses.replace(loaded, sweep=sweep)
+    named = dataclasses.replace(loaded, name=path.stem)
+    return made_on(named, surrogate) if surrogate else named
+
+
+def made_on(suite: Suite, surrogate: str) -> Suite:
+    """The suite with every attack that names no surrogate made on this one; labels and the suite's name say so."""
+    labels = {entry.label: _made_on(entry, surrogate) for entry in (*suite.attacks, *suite.sweep)}
+    curve = suite.curve
+    if curve is not None:
+        curve = dataclasses.replace(curve, attack=labels[curve.attack].label)
+    return dataclasses.replace(
+        suite,
+        name=f"{suite.name}-black-box",
+        attacks=tuple(labels[entry.label] for entry in suite.attacks),
+        sweep=tuple(labels[entry.label] for entry in suite.sweep),
+        curve=curve,
+    )
+
+
+def _made_on(entry: Entry, surrogate: str) -> Entry:
+    """An entry whose attack is made on a surrogate."""
+    if companions.surrogate_of(entry.attack):
+        return entry
+    inner = entry.attack.attack if isinstance(entry.attack, Transfer) else entry.attack
+    attack = Transfer(attack=inner, surrogate=surrogate)
+    return dataclasses.replace(entry, label=f"{entry.label} from {surrogate}", attack=attack)
 
 
 def _loaded(path: Path, norm: Norm, eps: float) -> Suite:
@@ -160,22 +190,29 @@ def _filled(table: dict[str, Any], norm: Norm, eps: float) -> dict[str, Any]:
 
 
 def _filled_entry(entry: Any, norm: Norm, eps: float, path: Key) -> Any:
-    """An attack's table with norm and radius where it has such fields and does not set them.
+    """An entry's table with norm and radius where its attack has such fields and does not set them.
 
     An attack that is made for one norm alone, and another one, stays as it is.
     """
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or "attack" not in entry:
         return entry
-    attack = entry.get("attack")
+    return {**entry, "attack": _filled_attack(entry["attack"], norm, eps, (*path, "attack"))}
+
+
+def _filled_attack(attack: Any, norm: Norm, eps: float, path: Key) -> Any:
+    """The table of an attack, and of those inside it, with the norm and the radius."""
     attack = {"name": attack} if isinstance(attack, str) else attack
     if not isinstance(attack, dict) or attack.get("name") not in plugins.names(Attack):
-        return entry
-    known = fields_of(plugins.find(Attack, attack["name"]))
+        return attack
+    kind: Any = plugins.find(Attack, attack["name"])
+    known, defaults = fields_of(kind), defaults_of(kind)
     given = {key: value for key, value in (("norm", norm), ("eps", eps)) if key in known}
     norms = typing.get_args(known.get("norm"))
     if len(norms) == 1 and norms[0] != norm:
         given = {}
-    return {**entry, "attack": given | relative(attack, eps, (*path, "attack"))}
+    inside = {key: attack.get(key) or plugins.name_of(defaults[key]) for key in known if known[key] is Attack}
+    inside = {key: _filled_attack(value, norm, eps, (*path, key)) for key, value in inside.items()}
+    return given | relative(attack, eps, path) | inside
 
 
 def _find(suite: str) -> Path:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from algorithms.models import Model, Shape
 from orchestrator import evaluation
 from orchestrator.backend import Inline
-from orchestrator.evaluation import Target
+from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder
 from orchestrator.recipe import Evaluation, Recipe, Workers
 from workers.datasets import Dataset, Examples, Part

@@ -15,10 +15,11 @@ from safetensors.torch import save as pack
 
 from orchestrator import evaluation
 from orchestrator.config import resolve
-from orchestrator.evaluation import Target, measure
+from orchestrator.evaluation import measure
 from orchestrator.evaluations.outcome import Outcome, cells, screen
 from orchestrator.evaluations.parts import SCHEMA
 from orchestrator.evaluations.settings import digest_of
+from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.listener import Silent
 from orchestrator.recipe import Evaluation, Recipe, Workers
@@ -167,7 +168,7 @@ def test_digest_of_weights_sees_names_types_and_shapes() -> None:
 
 def test_outcome_on_the_screen(calls: list[JudgeTask], tmp_path: Path) -> None:
     outcome = measure(target(tmp_path, examples=100), Silent())
-    assert cells(outcome.table[0]) == ("clean", "90.0 %", "82.6 to 94.5", "", "", "")
+    assert cells(outcome.table[0]) == ("clean", "90.0 %", "82.6 to 94.5", "", "", "", "")
     assert screen(outcome).row_count == 4
     assert outcome.metrics()["demo/accuracy/clean"] == 0.9
     assert set("".join(outcome.metrics())) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./")
@@ -184,12 +185,12 @@ def test_evaluate_finds_a_run_or_a_file_of_it(calls: list[JudgeTask], tmp_path: 
     recipe = Recipe(workers=Workers(backend="inline"))
     write_json(run.recipe, resolve(recipe))
     write_atomically(run.model, pack(fresh_model(recipe).state_dict()))
-    asked: dict[str, Any] = {"suite": "demo", "examples": 20, "eps": 0.01}
-    outcome = evaluation.evaluate(run.path, **asked)
+    asked = Evaluation(suite="demo", examples=20, eps=0.01)
+    outcome = evaluation.evaluate(run.path, asked)
     assert (outcome.examples, outcome.eps, outcome.suite, outcome.run) == (20, 0.01, "demo", "a-run")
     assert run.report.is_file()
     calls.clear()
-    assert evaluation.evaluate(str(run.model), **asked) == outcome
+    assert evaluation.evaluate(str(run.model), asked) == outcome
     assert not calls
     with pytest.raises(ValueError, match="no run 'nowhere'"):
         evaluation.evaluate("nowhere")

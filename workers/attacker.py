@@ -15,6 +15,7 @@ from algorithms.search import Record
 from workers import runtime
 from workers.bench import Batch, Bench
 from workers.cache import open_split
+from workers.companions import Surrogate, accompanied
 from workers.descent import ShardGradient, array
 from workers.judge import Judged, JudgeTask, judge
 from workers.messages import Shard, ShardReport, Snapshot, Work
@@ -59,12 +60,12 @@ class Attacker:
             payload = self.bench.gradient(shard, batch, record.x_adv)
         return report(shard, taken.version, record, clean, time.perf_counter() - began), payload
 
-    def judge(self, task: JudgeTask, taken: Snapshot) -> tuple[Judged, None]:
+    def judge(self, task: JudgeTask, taken: Snapshot, surrogate: Surrogate | None = None) -> tuple[Judged, None]:
         """What an attack makes of some examples, a row an example (evaluation and validation)."""
         runtime.load(self.bench.model, taken)
         self.loaded = -1
         split = open_split(self.bench.work.dataset, task.part)
-        return judge(self.bench.model, split, task), None
+        return judge(self.bench.model, split, task, accompanied(self.bench, task.attack, surrogate)), None
 
     def _accuracy(self, batch: Batch) -> float:
         with torch.inference_mode(), evaluating(self.bench.model):

@@ -91,18 +91,19 @@ class Seen(NamedTuple):
     confidence: Tensor  # probability of the predicted class (batch,)
 
 
-def judge(model: nn.Module, split: Source, task: JudgeTask) -> Judged:
+def judge(model: nn.Module, split: Source, task: JudgeTask, shown: nn.Module | None = None) -> Judged:
     """Runs the task's attack on its examples, on the model's device. The model is left as it was.
 
-    Raises ValueError for a model in another precision than float32, for logits that are not finite, and for an attack
-    whose images leave [0, 1].
+    `shown` is what the attack is given in place of the model: the model together with its companions. Raises ValueError
+    for a model in another precision than float32, for logits that are not finite, and for an attack whose images leave
+    [0, 1].
     """
     if dtype_of(model) is not torch.float32:
         raise ValueError(f"figures are measured in float32, not in the model's {dtype_of(model)}: call model.float()")
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     x, y = split.images(task.indices).to(device), split.labels(task.indices).to(device)
     clean = look(model, x, y)
-    record = attacked(model, x, y, clean, task)
+    record = attacked(model if shown is None else shown, x, y, clean, task)
     check_box(record.x_adv, task.label)
     after = look(model, record.x_adv, y)
     return _columns(task, x, y, (clean, after), record)

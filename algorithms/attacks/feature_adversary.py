@@ -37,7 +37,8 @@ class FeatureAdversary(Attack):
     Shows whether a representation is robust, and not just the classifier on it; its images often transfer to models
     that share the representation. By default an image is driven away from its own features. The paper drives it towards
     those of a guide, an image of another class: give `companions.WithGuides(model, guides, classes)` as the model, and
-    each row goes to the guide of another class than its own whose features are nearest to begin with.
+    each row goes to the guide of another class than its own whose features are nearest to begin with. An evaluation
+    brings guides where `guides` asks for them: the first so many images of each class in the data set's training part.
 
     The paper minimises with L-BFGS-B; the steps here are PGD's. Each costs a forward and a backward pass, and a search
     one more forward pass, not counting the guides'.
@@ -48,6 +49,7 @@ class FeatureAdversary(Attack):
     step_size: float = 2 / 255  # in pixel units, like eps
     steps: int = 40
     restarts: int = 1  # each from a point uniform in the ball
+    guides: int = 0  # images of each class that an evaluation brings; 0: none, or those that come with the model
     layer: str = ""  # name of the module whose output is looked at; empty: what the last linear layer is given
     loss: Loss = "margin"
 
@@ -57,6 +59,7 @@ class FeatureAdversary(Attack):
         checks.at_least("step_size", self.step_size, 0, "a length in pixel units")
         checks.at_least("steps", self.steps, 1, "a number of steps")
         checks.at_least("restarts", self.restarts, 1, "a number of searches")
+        checks.at_least("guides", self.guides, 0, "a number of images of each class")
 
     @property
     def targeted(self) -> bool:  # type: ignore[override] # no field: there is no class to reach
@@ -65,6 +68,11 @@ class FeatureAdversary(Attack):
 
     def start(self, problem: Problem) -> Iterate:
         """Points uniform in the ball, and the features to leave or to reach."""
+        if self.guides and not isinstance(problem.model, WithGuides):
+            raise ValueError(
+                f"guides: {self.guides} images of each class have not come with the model; from Python, leave it 0 and "
+                "attack WithGuides(model, guides, classes)"
+            )
         x = problem.x
         with watched(problem.model, self.layer) as features:
             goal = features(problem.predict(x))

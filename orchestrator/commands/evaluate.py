@@ -17,29 +17,25 @@ def run(
     norm: Annotated[str | None, typer.Option(help="linf, l2, l1 or l0.")] = None,
     eps: Annotated[str | None, typer.Option(help="The radius in pixel units, such as 8/255.")] = None,
     examples: Annotated[int | None, typer.Option(help="The first so many of the test part; 0: all.")] = None,
+    surrogate: Annotated[
+        str | None, typer.Option(metavar="RUN|CHECKPOINT", help="Make the attacks on this model: a black-box table.")
+    ] = None,
     attackers: Annotated[int | None, typer.Option(help="Workers.")] = None,
 ) -> None:
     """Attacks a trained model with a suite of attacks. What is left out is as in the run's recipe."""
     from orchestrator.config.text import parse_override  # noqa: PLC0415
-    from orchestrator.evaluation import evaluate, find  # noqa: PLC0415 - torch takes a second
+    from orchestrator.evaluation import evaluate  # noqa: PLC0415 - torch takes a second
     from orchestrator.evaluations.outcome import ADAPTER, screen  # noqa: PLC0415
+    from orchestrator.evaluations.targets import find  # noqa: PLC0415
 
     terminal: Terminal = context.obj
     recipe = find(target).recipe
     radius = None if eps is None else parse_override(f"eps={eps}")[1]
-    wanted = {"suite": suite, "norm": norm, "eps": radius, "examples": examples}
+    wanted = {"suite": suite, "norm": norm, "eps": radius, "examples": examples, "surrogate": surrogate}
     given = checked(recipe.evaluation, {key: value for key, value in wanted.items() if value is not None})
     workers = checked(recipe.workers, {} if attackers is None else {"attackers": attackers})
     with terminal.progress() as listener:
-        outcome = evaluate(
-            target,
-            suite=given.suite,
-            norm=given.norm,
-            eps=given.eps,
-            examples=given.examples,
-            workers=workers,
-            listener=listener,
-        )
+        outcome = evaluate(target, given, workers=workers, listener=listener)
     terminal.show(screen(outcome))
     terminal.say(f"rows, images and plots: {outcome.folder}")
     terminal.result(json.loads(ADAPTER.dump_json(outcome)))

@@ -11,7 +11,14 @@ from typing import Any
 from orchestrator.config.errors import DEPTH, Key, RecipeError, nearest, quoted, shown
 
 LARGEST = 256 * 1024  # bytes of a recipe; the longest of ours has 2,000
-PATHS = ("folder", "file", "path", "suite", "uri")  # keys whose text is a path, or an address that may hold one
+PATHS = (
+    "folder",
+    "file",
+    "path",
+    "suite",
+    "surrogate",
+    "uri",
+)  # keys whose text is a path, or an address that may hold one
 
 Table = dict[str, Any]
 

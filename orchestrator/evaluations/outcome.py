@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from orchestrator.suites import Entry
 
 WORST = "worst case"
-HEADINGS = ("attack", "accuracy", "95 % interval", "attacked", "gradients each", "median norm")
+HEADINGS = (
+    "attack",
+    "accuracy",
+    "95 % interval",
+    "attacked",
+    "forward",
+    "backward",
+    "median norm",
+)  # passes an attacked example
 
 
 @final
@@ -195,6 +203,7 @@ def cells(row: Row) -> tuple[str, ...]:
         "" if share is None else percent(share.value),
         "" if share is None else f"{100 * share.low:.1f} to {100 * share.high:.1f}",
         str(row.examples) if own else "",
+        f"{row.forwards:.1f}" if own else "",
         f"{row.backwards:.1f}" if own else "",
         "" if row.norm is None else f"{row.norm} " + ("never" if row.median is None else f"{row.median:.4g}"),
     )

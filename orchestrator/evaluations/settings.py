@@ -12,11 +12,12 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from algorithms import companions
 from algorithms.balls import Norm
 from orchestrator.config import resolve
 from orchestrator.recipe import Recipe
-from orchestrator.suites import Suite, load_suite
-from workers.cache import Split
+from orchestrator.suites import Suite
+from workers.cache import Split, open_split
 
 SHARD = 128  # examples a worker attacks at a time; the last bits depend on it, the number of workers they do not
 
@@ -35,6 +36,8 @@ class Settings:
     weights: str  # SHA-256 of the model's parameters and buffers
     model: Any  # the model's section of the recipe
     data: str  # SHA-256 of the test part
+    surrogates: Mapping[str, Any]  # by the name that the suite has for a run: its model and the digest of its weights
+    guides: str  # SHA-256 of the training part, where images that guide attacks come from; empty: there are none
     device: str
     threads: int
     shard: int = SHARD
@@ -55,12 +58,16 @@ class Settings:
         return {**resolve(self), "versions": versions}
 
 
-def settings_of(recipe: Recipe, split: Split, weights: str) -> Settings:
-    """The settings of the evaluation that a recipe asks for, on the test part `split`, of these weights (a digest)."""
+def settings_of(recipe: Recipe, suite: Suite, split: Split, weights: str, surrogates: Mapping[str, Any]) -> Settings:
+    """The settings of the evaluation that a recipe asks for, by a suite.
+
+    `split` is the test part, `weights` the digest of the model's, and `surrogates` what `Settings` has of them.
+    """
     asked = recipe.evaluation
     channels, height, width = split.shape
+    guided = any(companions.guides_of(entry.attack) for entry in suite.attacks)
     return Settings(
-        suite=load_suite(asked.suite, asked.norm, asked.eps),
+        suite=suite,
         norm=asked.norm,
         eps=asked.eps,
         examples=min(asked.examples or len(split), len(split)),
@@ -69,6 +76,8 @@ def settings_of(recipe: Recipe, split: Split, weights: str) -> Settings:
         weights=weights,
         model=resolve(recipe.model),
         data=split.digest,
+        surrogates=surrogates,
+        guides=open_split(recipe.dataset, "train").digest if guided else "",
         device=recipe.workers.device,
         threads=recipe.workers.threads,
     )

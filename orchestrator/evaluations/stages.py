@@ -8,12 +8,13 @@ evaluation that was interrupted makes the same stages again and finds their fini
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from algorithms import companions
 from algorithms.attacks import Attack
 from orchestrator.backend import Backend, Handle
 from orchestrator.evaluations import figures
@@ -40,6 +41,14 @@ class Stage(NamedTuple):
     keep: int
 
 
+class Crew(NamedTuple):
+    """Who does the work, and on what."""
+
+    backend: Backend
+    model: Handle  # of the evaluated model's snapshot
+    surrogates: Mapping[str, Handle]  # of other models, by the names that attacks have for them
+
+
 @final
 class Stages:
     """Runs stages and remembers what they found."""
@@ -48,13 +57,13 @@ class Stages:
         self,
         settings: Settings,
         parts: Parts,
-        workers: tuple[Backend, Handle],
+        crew: Crew,
         listener: Listener,
         stop: Callable[[], bool],
     ) -> None:
-        """`workers`: who does the work, and the handle of the model's snapshot. `stop` is asked after each shard."""
+        """`stop` is asked after each shard."""
         self.settings, self.parts, self.listener, self.stop = settings, parts, listener, stop
-        self.backend, self.model = workers
+        self.backend, self.crew = crew.backend, crew
         self.tables: list[Any] = []
         self.kept: Kept = none_kept()
         self.nearest = np.full(settings.examples, math.inf)  # distance of the nearest known adversarial image
@@ -100,11 +109,12 @@ class Stages:
     def _stage(self, stage: Stage) -> None:
         """Runs a stage, as far as it is not on the disk, and notes what it found."""
         size, name = self.settings.shard, f"evaluating: {stage.label}"
+        models = self.crew.model, self.crew.surrogates.get(companions.surrogate_of(stage.attack))
         shards = [stage.indices[i : i + size] for i in range(0, len(stage.indices), size)]
         known = [self.parts.read(stage.number, i, shard, kept(stage, i)) for i, shard in enumerate(shards)]
         for i, shard in enumerate(shards):
             if known[i] is None:
-                self.backend.submit(("judge", stage.number, i), "judge", self._task(stage, i, shard), self.model)
+                self.backend.submit(("judge", stage.number, i), "judge", self._task(stage, i, shard), *models)
         self.listener.begin(name, len(stage.indices), "examples")
         done, fallen = 0, 0
         try:
