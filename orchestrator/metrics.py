@@ -28,6 +28,7 @@ def step_metrics(report: StepReport, shards: Sequence[ShardReport], times: StepT
         "train/staleness": float(report.step - min(shard.version for shard in shards)),
         "cost/forwards_per_example": sum(shard.forwards for shard in shards) / examples,
         "cost/backwards_per_example": sum(shard.backwards for shard in shards) / examples,
+        "cost/backwards_saved_per_example": sum(shard.saved for shard in shards) / examples,
         "seconds/step": times.total,
         "seconds/waiting_for_attackers": times.waited,
         "seconds/attack": sum(shard.seconds for shard in shards),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from algorithms.defenses import Defense
+from algorithms.team import accompanied
 from algorithms.tensors import Images, Labels
 
 
@@ -18,6 +20,14 @@ class Affine(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.weight.T + self.bias
+
+
+def team(defense: Defense, model: nn.Sequential, x: Images) -> nn.Module:
+    """A model whose last layer is dense, with what the defense needs beside it: freshly made, the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        channels, height, width = x.shape[1:]
+        return accompanied(model, defense.companions((channels, height, width), model[-1].out_features, len(x)))
 
 
 class Counting(nn.Module):

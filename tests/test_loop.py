@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from algorithms.attacks.pgd import PGD
+from algorithms.defenses import Defense
 from algorithms.defenses.adversarial import Adversarial
+from algorithms.defenses.curriculum import Curriculum
+from algorithms.defenses.dynamic import Dynamic
 from algorithms.updates.sgd import SGD
 from orchestrator.backend import Inline
 from orchestrator.loop import Interrupted
 from tests.training import STEPS, WORK, Notes, bits, changed
 from workers.messages import Work
+
+WEAK = PGD(norm="l2", eps=0.5, step_size=0.2, steps=4)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,33 @@ def test_stopped_and_resumed_is_the_same_as_in_one_go(lag: int, tmp_path: Path) 
     assert notes.steps + rest.steps == list(range(STEPS))
 
 
+LEARNS = Curriculum(attack=WEAK, accuracy=0.1, window=2, until=1.0)  # some windows end a lesson, others do not
+MEASURES = Dynamic(attack=WEAK, c_max=None)
+
+
+@pytest.mark.parametrize("defense", [LEARNS, MEASURES], ids=["curriculum", "dynamic"])
+@pytest.mark.parametrize("lag", [0, 2])
+def test_what_a_defense_goes_by_survives_a_stop(defense: Defense, lag: int, tmp_path: Path) -> None:
+    work, whole, parts, rest = changed(defense=defense, lag=lag), Notes(), Notes(), Notes()
+    expected = bits(Inline(work), tmp_path / "whole", work, notes=whole)
+    with pytest.raises(Interrupted):
+        bits(Inline(work), tmp_path / "parts", work, notes=parts, stop=lambda: len(parts.steps) == 5)
+    assert bits(Inline(work), tmp_path / "parts", work, notes=rest) == expected
+    name = "train/lesson" if defense is LEARNS else "train/criterion"
+    settings = [m[name] for m in whole.metrics]
+    assert settings == [m[name] for m in parts.metrics + rest.metrics]
+    assert len(set(settings)) > 1
+
+
+def test_attacks_hear_of_a_lesson_with_the_parameters_that_brought_it(tmp_path: Path) -> None:
+    """Every third update ends a lesson; with lag 2 attacks follow it two updates later."""
+    defense = Curriculum(attack=WEAK, accuracy=0.0, window=3, until=1.0)
+    for lag, expected in ((0, [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]), (2, [0, 0, 0, 0, 0, 1, 1, 1, 2, 2])):
+        notes, work = Notes(), changed(defense=defense, lag=lag)
+        bits(Inline(work), tmp_path / str(lag), work, notes=notes)
+        assert [m["cost/backwards_per_example"] for m in notes.metrics] == expected
+
+
 @pytest.mark.parametrize("lag", [0, 2])
 def test_attacked_parameters_are_exactly_lag_updates_old(lag: int, tmp_path: Path) -> None:
     notes = Notes()
@@ -88,4 +120,5 @@ def test_metrics_say_what_a_step_cost(tmp_path: Path) -> None:
     bits(Inline(WORK), tmp_path, notes=notes)
     assert {m["cost/backwards_per_example"] for m in notes.metrics} == {3.0}
     assert {m["cost/forwards_per_example"] for m in notes.metrics} == {4.0}
+    assert {m["cost/backwards_saved_per_example"] for m in notes.metrics} == {0.0}
     assert all(0 <= m["train/adversarial_accuracy"] <= 1 for m in notes.metrics)

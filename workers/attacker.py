@@ -74,14 +74,15 @@ class Attacker:
 
 def report(shard: Shard, version: int, record: Record, clean: float, seconds: float) -> ShardReport:
     """The small facts about a shard that has been attacked."""
-    attacked = int(record.backwards.sum()) > 0
+    backwards = int(record.backwards.sum())
     return ShardReport(
         shard=shard,
         version=version,
         seconds=seconds,
         examples=len(record.x_adv),
         forwards=int(record.forwards.sum()),
-        backwards=int(record.backwards.sum()),
-        fooled=record.success.float().mean().item() if attacked else math.nan,
+        backwards=backwards,
+        saved=int(record.backwards.max()) * len(record.backwards) - backwards,
+        fooled=record.success.float().mean().item() if backwards else math.nan,
         clean_accuracy=clean,
     )

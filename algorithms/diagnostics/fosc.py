@@ -41,14 +41,14 @@ def farthest(x: Images, gradient: Images, norm: Norm, eps: float, *, box: bool =
     return (x + gradient.sign() * length.view_as(x)).clamp(0, 1)
 
 
-def estimate_c_max(model: nn.Module, x: Images, y: Labels, norm: Norm, eps: float, *, box: bool = False) -> float:
-    """The mean condition of weak examples, a `c_max` for the defense `dynamic` (section 4.1): one FGSM step in the box.
+def weak_conditions(model: nn.Module, x: Images, y: Labels, norm: Norm, eps: float, *, box: bool = False) -> PerRow:
+    """The condition of weak examples, one FGSM step in the box from each image.
 
-    To be called with the model at its initialisation and one batch of training images.
+    Their mean over a batch, with the model at its initialisation, is a `c_max` for the defense `dynamic` (section 4.1).
     """
     with frozen(model):
         weak = farthest(x, input_gradient(model, x, y), norm, eps, box=True)
-        return fosc(x, weak, input_gradient(model, weak, y), norm, eps, box=box).mean().item()
+        return fosc(x, weak, input_gradient(model, weak, y), norm, eps, box=box)
 
 
 def input_gradient(model: nn.Module, x: Images, y: Labels) -> Images:

@@ -11,6 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from algorithms.attacks.pgd import PGD
+from algorithms.defenses.curriculum import Curriculum
+from algorithms.defenses.dynamic import Dynamic
 from orchestrator.backend import Inline
 from orchestrator.cluster import Remote
 from orchestrator.listener import Silent
@@ -47,6 +50,20 @@ def test_the_number_of_attackers_changes_no_bit(attackers: int, inline: dict[int
     with remote(attackers) as backend:
         for lag, expected in inline.items():
             assert bits(backend, tmp_path / str(lag), changed(lag=lag)) == expected
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_examples_that_stop_early_and_lessons_that_are_learnt_change_no_bit(lag: int, tmp_path: Path) -> None:
+    attack = PGD(norm="l2", eps=0.5, step_size=0.2, steps=4)
+    learns = Curriculum(attack=attack, accuracy=0.1, window=2, until=1.0)
+    for name, defense in (("dynamic", Dynamic(attack=attack, c_max=None)), ("curriculum", learns)):
+        work, notes = changed(defense=defense, lag=lag), Notes()
+        expected = bits(Inline(work), tmp_path / name, work, notes=notes)
+        saved = {m["cost/backwards_saved_per_example"] for m in notes.metrics}
+        assert name == "curriculum" or len(saved) > 2  # examples stop at different steps
+        for attackers in (1, 3):
+            with remote(attackers, work) as backend:
+                assert bits(backend, tmp_path / f"{name}{attackers}", work) == expected
 
 
 def test_each_lag_has_its_own_bits(inline: dict[int, str]) -> None:

@@ -17,7 +17,7 @@ from algorithms.defenses.adversarial import Adversarial
 from algorithms.defenses.standard import Standard
 from algorithms.search import search
 from tests.attacks.cheap import cheap
-from tests.networks import Affine, classes_of, images, small
+from tests.networks import Affine, classes_of, images, small, team
 
 
 @pytest.fixture(params=plugins.names(Defense))
@@ -40,13 +40,13 @@ def shard(channels: int = 1, classes: int = 4, count: int = 6) -> tuple[nn.Seque
 
 
 def gradients(defense: Defense, model: nn.Module, x: Tensor, x_adv: Tensor, y: Tensor) -> tuple[Tensor, list[Tensor]]:
-    loss = defense.loss(model, x, x_adv, y, rng=seeded())
+    loss = defense.loss(team(defense, model, x), x, x_adv, y, rng=seeded())
     return loss.detach(), list(torch.autograd.grad(loss, list(model.parameters())))
 
 
 def test_what_it_learns_from_are_images_at_a_cost(defense: Defense) -> None:
     model, x, y = shard()
-    record = defense.perturb(model, x, y, rng=seeded())
+    record = defense.perturb(team(defense, model, x), x, y, rng=seeded())
     assert record.x_adv.shape == x.shape
     assert record.x_adv.dtype == x.dtype
     assert not record.x_adv.requires_grad
@@ -57,7 +57,7 @@ def test_what_it_learns_from_are_images_at_a_cost(defense: Defense) -> None:
 
 def test_its_loss_is_a_finite_scalar_with_a_gradient_for_every_parameter(defense: Defense) -> None:
     model, x, y = shard()
-    x_adv = defense.perturb(model, x, y, rng=seeded()).x_adv
+    x_adv = defense.perturb(team(defense, model, x), x, y, rng=seeded()).x_adv
     loss, slopes = gradients(defense, model, x, x_adv, y)
     assert loss.shape == ()
     assert math.isfinite(loss.item())
@@ -67,21 +67,21 @@ def test_its_loss_is_a_finite_scalar_with_a_gradient_for_every_parameter(defense
 
 def test_a_small_step_against_the_gradient_lowers_the_loss(defense: Defense) -> None:
     model, x, y = shard()
-    x_adv = defense.perturb(model, x, y, rng=seeded()).x_adv
+    x_adv = defense.perturb(team(defense, model, x), x, y, rng=seeded()).x_adv
     before, slopes = gradients(defense, model, x, x_adv, y)
     length = 1e-4 / sum((slope**2).sum() for slope in slopes).sqrt()
     with torch.no_grad():
         for parameter, slope in zip(model.parameters(), slopes, strict=True):
             parameter.sub_(length * slope)
-    after = defense.loss(model, x, x_adv, y, rng=seeded()).detach()
+    after = defense.loss(team(defense, model, x), x, x_adv, y, rng=seeded()).detach()
     assert after < before
 
 
 def test_the_same_seed_gives_the_same_bits(defense: Defense) -> None:
     model, x, y = shard()
-    first = defense.perturb(model, x, y, rng=seeded())
+    first = defense.perturb(team(defense, model, x), x, y, rng=seeded())
     torch.manual_seed(99)
-    for one, other in zip(first, defense.perturb(model, x, y, rng=seeded()), strict=True):
+    for one, other in zip(first, defense.perturb(team(defense, model, x), x, y, rng=seeded()), strict=True):
         assert torch.equal(one, other)
     one_loss, one_slopes = gradients(defense, model, x, first.x_adv, y)
     other_loss, other_slopes = gradients(defense, model, x, first.x_adv, y)
@@ -96,8 +96,8 @@ def test_nothing_around_it_changes(defense: Defense) -> None:
     before = {name: value.clone() for name, value in tensors.items()}
     torch.manual_seed(1)
     draws = torch.get_rng_state()
-    x_adv = defense.perturb(model, x, y, rng=seeded()).x_adv
-    defense.loss(model, x, x_adv, y, rng=seeded())
+    x_adv = defense.perturb(team(defense, model, x), x, y, rng=seeded()).x_adv
+    defense.loss(team(defense, model, x), x, x_adv, y, rng=seeded())
     for name, value in before.items():  # the batch norm is frozen, so that no buffer may move
         assert torch.equal(tensors[name], value), name
     assert [module.training for module in model] == [True, False, True, True, True]
@@ -109,7 +109,7 @@ def test_nothing_around_it_changes(defense: Defense) -> None:
 @pytest.mark.parametrize(("channels", "classes", "count"), [(1, 2, 1), (3, 5, 3)])
 def test_other_shapes(defense: Defense, channels: int, classes: int, count: int) -> None:
     model, x, y = shard(channels, classes, count)
-    x_adv = defense.perturb(model, x, y, rng=seeded()).x_adv
+    x_adv = defense.perturb(team(defense, model, x), x, y, rng=seeded()).x_adv
     loss, slopes = gradients(defense, model, x, x_adv, y)
     assert math.isfinite(loss.item())
     assert all(torch.isfinite(slope).all() for slope in slopes)
@@ -117,10 +117,10 @@ def test_other_shapes(defense: Defense, channels: int, classes: int, count: int)
 
 def test_a_batch_norm_that_trains_is_attacked_as_it_evaluates(defense: Defense) -> None:
     model, x, y = shard()
-    expected = defense.perturb(model, x, y, rng=seeded()).x_adv
+    expected = defense.perturb(team(defense, model, x), x, y, rng=seeded()).x_adv
     model[1].train()
     before = model[1].running_mean.clone()
-    assert torch.equal(defense.perturb(model, x, y, rng=seeded()).x_adv, expected)
+    assert torch.equal(defense.perturb(team(defense, model, x), x, y, rng=seeded()).x_adv, expected)
     assert torch.equal(model[1].running_mean, before)
 
 
@@ -131,6 +131,16 @@ def test_it_is_a_value_at_every_point_of_the_training(defense: Defense) -> None:
         assert type(then) is type(defense)
         assert then == defense.at(progress)
         hash(then)
+
+
+def test_a_step_that_ends_gives_finite_figures_and_changes_companions_alone(defense: Defense) -> None:
+    model, x, y = shard()
+    network = team(defense, model, x)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(3):
+        defense.loss(network, x, defense.perturb(network, x, y, rng=seeded()).x_adv, y, rng=seeded())
+        assert all(math.isfinite(figure) for figure in defense.settle(network).values())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 # By hand

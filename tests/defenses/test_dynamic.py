@@ -19,9 +19,11 @@ from algorithms.defenses.dynamic import Dynamic
 from algorithms.search import Record, search
 from algorithms.streams import Streams
 from tests.defenses.differences import assert_slopes, batch, loss_by_hand, tiny
-from tests.networks import Affine, Counting, classes_of, images, small
+from tests.networks import Affine, Counting, classes_of, images, small, team
 
 LINF, L2 = PGD(eps=0.1, step_size=0.025, steps=8), PGD(norm="l2", eps=0.5, step_size=0.1, steps=8)
+
+MODEL = nn.Identity()  # where the criterion is given, no model decides it
 
 
 def setting(rows: int = 24) -> tuple[nn.Module, Tensor, Tensor]:
@@ -42,9 +44,34 @@ def test_the_criterion_falls_to_zero_in_a_line() -> None:
     defense = Dynamic(c_max=0.5, until=0.8)
     expected = {0.0: 0.5, 0.2: 0.375, 0.4: 0.25, 0.6: 0.125, 0.8: 0.0, 1.0: 0.0}
     for progress, criterion in expected.items():
-        assert defense.at(progress).criterion == pytest.approx(criterion, abs=1e-12)
+        assert defense.at(progress).criterion(MODEL) == pytest.approx(criterion, abs=1e-12)
     assert defense.at(0.9).at(0.4) == defense.at(0.4)
-    assert Dynamic(until=0.0).criterion == 0
+    assert Dynamic(until=0.0).criterion(MODEL) == 0
+
+
+@pytest.mark.parametrize("box", [False, True])
+def test_a_criterion_that_is_not_given_begins_at_the_mean_condition_after_fgsm(box: bool) -> None:
+    model, x, y = setting()
+    defense = Dynamic(attack=LINF, c_max=None, box=box)
+    network = team(defense, model, x)
+    assert defense.perturb(network, x, y, rng=seeded()).backwards.tolist() == [2] * 24  # weak ones, until it is known
+    for rows in (slice(0, 8), slice(8, 24)):
+        defense.loss(network, x[rows], x[rows], y[rows], rng=seeded())
+    weak = search(FGSM(eps=0.1), model, x, y, rng=seeded(), policy="last").x_adv
+    found = condition(model, x, weak, y, LINF)[0] if not box else boxed(model, x, weak, y)
+    assert defense.settle(network) == {"criterion": pytest.approx(found.mean().item())}
+    defense.loss(network, x.flip(3), x, y, rng=seeded())
+    assert defense.at(0.4).settle(network) == {"criterion": pytest.approx(found.mean().item() / 2)}  # measured once
+    given = Dynamic(attack=LINF, c_max=found.mean().item(), box=box)
+    expected = given.perturb(model, x, y, rng=seeded()).backwards
+    assert torch.equal(defense.perturb(network, x, y, rng=seeded()).backwards, expected)
+
+
+def boxed(model: nn.Module, x: Tensor, point: Tensor, y: Tensor) -> Tensor:
+    """The condition over images within 0.1, for each row."""
+    slope = condition(model, x, point, y, LINF)[1]
+    low, high = (x - 0.1).clamp(0, 1), (x + 0.1).clamp(0, 1)
+    return torch.maximum(slope * (high - point), slope * (low - point)).flatten(1).sum(1)
 
 
 def condition(model: nn.Module, x: Tensor, point: Tensor, y: Tensor, attack: Any) -> tuple[Tensor, Tensor]:
@@ -145,7 +172,9 @@ def test_no_example_depends_on_the_others() -> None:
     streams = Streams.draw(seeded(), 24)
     for rows in torch.arange(24).split([5, 19]):
         defense = Dynamic(attack=L2, c_max=0.2)
-        apart.append(search(L2, model, x[rows], y[rows], rng=streams.select(rows), policy="last", stop=defense._stop()))
+        apart.append(
+            search(L2, model, x[rows], y[rows], rng=streams.select(rows), policy="last", stop=defense._stop(0.2))
+        )
     torch.testing.assert_close(torch.cat([part.x_adv for part in apart]), together.x_adv, rtol=0, atol=1e-10)
     assert torch.equal(torch.cat([part.backwards for part in apart]), together.backwards)
 
