@@ -23,7 +23,12 @@ DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 def size(delta: Images, norm: Norm) -> PerRow:
     """The norm of each row."""
-    sizes: Tensor = torch.linalg.vector_norm(delta.flatten(1), ORDER[norm], dim=1)
+    flat = delta.flatten(1)
+    if norm == "linf":
+        return flat.abs().amax(1)  # ten times as fast as torch's norm, and l1 five times
+    if norm == "l1":
+        return flat.abs().sum(1)
+    sizes: Tensor = torch.linalg.vector_norm(flat, ORDER[norm], dim=1)
     return sizes
 
 
@@ -68,9 +73,10 @@ def sparse_step(gradient: Images, kept: Radius) -> Images:
     """
     flat = gradient.flatten(1)
     counts = (torch.as_tensor(kept, device=flat.device) * flat.shape[1]).round().long().clamp(1, flat.shape[1])
-    largest = flat.abs().topk(int(counts.max()), dim=1).values
+    size = flat.abs()
+    largest = size.topk(int(counts.max()), dim=1).values
     threshold = largest.gather(1, counts.expand(len(flat)).unsqueeze(1) - 1)
-    step = flat.sign() * (flat.abs() >= threshold)
+    step = flat.sign() * torch.ge(size, threshold, out=torch.empty_like(size))
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
 
@@ -97,16 +103,23 @@ def _radius(eps: Radius, like: Tensor) -> Tensor:
 
 
 def _project_l1(delta: Tensor, radius: Tensor) -> Tensor:
-    """Projection on the l1 ball by sorting (Duchi et al. 2008, https://doi.org/10.1145/1390156.1390191)."""
-    flat = delta.flatten(1)
-    bound = radius.reshape(-1, 1)
-    ordered = flat.abs().sort(dim=1, descending=True).values
-    excess = ordered.cumsum(1) - bound
-    counts = torch.arange(1, flat.shape[1] + 1, device=delta.device)
-    active = (ordered * counts > excess).sum(1, keepdim=True).clamp_min(1)
-    shift = excess.gather(1, active - 1) / active
-    shrunk = flat.sign() * (flat.abs() - shift.clamp_min(0)).clamp_min(0)
-    return torch.where(flat.abs().sum(1, keepdim=True) <= bound, flat, shrunk).view_as(delta)
+    """Projection on the l1 ball: sign(delta) * (|delta| - shift)_+ (Michelot 1986, https://doi.org/10.1007/BF00938486).
+
+    The shift that the entries above it call for rises from round to round, and entries drop out, until none does: ten
+    rounds or so, much faster than sorting.
+    """
+    size, bound = delta.abs().flatten(1), radius.reshape(-1, 1)
+    total, above = size.sum(1, keepdim=True), torch.empty_like(size)
+    shift = ((total - bound) / size.shape[1]).clamp_min(0)
+    for _ in range(size.shape[1]):
+        torch.gt(size, shift, out=above)  # a mask of ones and zeros: sums with it are quicker than with booleans
+        count = above.sum(1, keepdim=True)
+        following = torch.maximum(shift, ((size * above).sum(1, keepdim=True) - bound) / count.clamp_min(1))
+        if torch.equal(following, shift):
+            break
+        shift = following
+    shrunk = delta.sign() * (size - shift).clamp_min(0).view_as(delta)
+    return torch.where(per_row(total <= bound, delta), delta, shrunk)
 
 
 def _keep_largest(delta: Tensor, count: Tensor) -> Tensor:

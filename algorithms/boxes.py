@@ -20,7 +20,7 @@ _ROUNDS = 40  # of Newton's method at most; it ends by itself after five or so
 
 def room(x: Images, direction: Images) -> Images:
     """How far each pixel can go in its `direction`, of which only the sign counts."""
-    return torch.where(direction > 0, 1 - x, x)
+    return torch.lerp(x, 1 - x, direction.sign().clamp_min(0))  # a choice by ones and zeros, quicker than by booleans
 
 
 def project(x: Images, delta: Images, norm: Norm, eps: float) -> Images:
@@ -59,9 +59,11 @@ def to_plane(x: Images, gap: PerRow, normal: Images, norm: Norm) -> Images:
 def _project_l1(x: Images, delta: Images, eps: float) -> Images:
     """sign(delta) * clip(|delta| - shift, 0, room), whose norm is piecewise linear in the shift.
 
-    The shift is found by Newton's steps, or by halving where they leave the bracket or bring too little.
+    The shift is found by Newton's steps, or by halving where they leave the bracket or bring too little. A row that has
+    found its own waits for the others.
     """
     size, most = delta.abs().flatten(1), room(x, delta).flatten(1)
+    above, below = torch.empty_like(size), torch.empty_like(size)  # masks of ones and zeros: quicker than booleans
     low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
     shift, before, close = low, low + torch.inf, 32 * torch.finfo(size.dtype).eps * eps
     for _ in range(_ROUNDS):
@@ -69,11 +71,14 @@ def _project_l1(x: Images, delta: Images, eps: float) -> Images:
         kept = torch.minimum(left.clamp_min(0), most)
         over = kept.sum(1, keepdim=True) - eps
         low, high = torch.where(over > 0, shift, low), torch.where(over > 0, high, shift)
-        if not ((over.abs() > close) & (high > low)).any():
+        seeking = (over.abs() > close) & (high > low)
+        if not seeking.any():
             break
-        following = shift + over / ((left > 0) & (left < most)).sum(1, keepdim=True).clamp_min(1)
+        free = torch.gt(left, 0, out=above) * torch.lt(left, most, out=below)
+        following = shift + over / free.sum(1, keepdim=True).clamp_min(1)
         quick = (following > low) & (following < high) & (over.abs() < before / 2)
-        shift, before = torch.where(quick, following, (low + high) / 2), over.abs()
+        shift = torch.where(seeking, torch.where(quick, following, (low + high) / 2), shift)
+        before = over.abs()
     kept = kept * (eps / kept.sum(1, keepdim=True).clamp_min(_TINY)).clamp(max=1)  # what rounding left over
     return delta.sign() * kept.view_as(delta)
 
@@ -93,12 +98,12 @@ def _level(reach: Tensor, weight: Tensor, amount: Tensor) -> Tensor:
 
     The sum is concave in t, so Newton's steps come from below and never go too far.
     """
-    worth, total = weight * reach, weight.sum(1, keepdim=True)
+    worth, total, mask = weight * reach, weight.sum(1, keepdim=True), torch.empty_like(weight)
     level = amount / total.clamp_min(_TINY)
     for _ in range(_ROUNDS):
-        full = (reach <= level).to(weight)
-        rest, left = amount - (worth * full).sum(1, keepdim=True), (weight * (1 - full)).sum(1, keepdim=True)
-        following = torch.maximum(level, rest / left.clamp_min(_TINY))
+        full = (worth * torch.le(reach, level, out=mask)).sum(1, keepdim=True)
+        left = (weight * torch.gt(reach, level, out=mask)).sum(1, keepdim=True)
+        following = torch.maximum(level, (amount - full) / left.clamp_min(_TINY))
         if torch.equal(following, level):
             break
         level = following

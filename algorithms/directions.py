@@ -11,8 +11,10 @@ from algorithms.tensors import Images, per_row
 
 def movable(gradient: Images, x_adv: Images) -> Images:
     """The gradient where a step along it can go: zero where a pixel is at 0 or 1 and is pushed further out."""
-    stuck = ((x_adv <= 0) & (gradient < 0)) | ((x_adv >= 1) & (gradient > 0))
-    return gradient.masked_fill(stuck, 0)
+    most = torch.finfo(gradient.dtype).max
+    low = -most * torch.gt(x_adv, 0, out=torch.empty_like(gradient))  # bounds of zero, or none to speak of
+    high = most * torch.lt(x_adv, 1, out=torch.empty_like(gradient))
+    return torch.minimum(torch.maximum(gradient, low), high)
 
 
 def random_if_zero(gradient: Images, problem: Problem, k: int) -> Images:

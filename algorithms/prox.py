@@ -52,7 +52,8 @@ def l2(x: Images, strength: Radius, *, weight: Images | None = None, box: Box | 
     """The Euclidean norm (5.12): x shrunk, to exactly zero where ||x||_2 <= `strength`.
 
     With weights or a box the norm n of u solves n = ||u(n)||, u(n) = clip(weight x n / (weight n + strength)). The
-    quotient of the two sides is nearly linear in n: Newton's steps, kept between bounds, find it.
+    quotient of the two sides is nearly linear in n: Newton's steps, kept between bounds, find it. A row that has found
+    its own waits for the others.
     """
     shift = _rows(strength, x)
     mass = torch.ones_like(x) if weight is None else weight
@@ -62,16 +63,23 @@ def l2(x: Images, strength: Radius, *, weight: Images | None = None, box: Box | 
         return torch.where(nonzero, x * (1 - shift / _length(x, x).clamp_min(_TINY)), 0)
     high = _length(_clip(x, box), x)
     low, level = torch.zeros_like(high), high
+    free, close = torch.empty_like(x), 4 * torch.finfo(x.dtype).eps
     for _ in range(20):
-        spread = pull / (mass * level + shift).clamp_min(_TINY)
-        u = _clip(spread * level, box)
+        scale = (mass * level + shift).clamp_min(_TINY)
+        spread = pull / scale
+        grown = spread * level
+        u = _clip(grown, box)
         length = _length(u, x).clamp_min(_TINY)
         short = length < level
         low, high = torch.where(short, low, level), torch.where(short, level, high)
-        growth = torch.where(u == spread * level, u * spread * shift / (mass * level + shift).clamp_min(_TINY), 0)
+        seeking = ((length - level).abs() > close * level) & nonzero
+        if not seeking.any():
+            break
+        growth = torch.eq(u, grown, out=free) * (u * spread * shift / scale)
         bend = per_row(growth.flatten(1).sum(1), x) / length**2  # of log ||u(n)||
         step = (level - length) / (1 - level * bend).clamp_min(_TINY)
-        level = torch.where((level - step > low) & (level - step < high), level - step, (low + high) / 2)
+        following = torch.where((level - step > low) & (level - step < high), level - step, (low + high) / 2)
+        level = torch.where(seeking, following, level)
     return torch.where(nonzero, _clip(pull * level / (mass * level + shift).clamp_min(_TINY), box), 0)
 
 
