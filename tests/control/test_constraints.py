@@ -131,6 +131,18 @@ def test_a_weight_in_the_set_keeps_its_bits() -> None:
     assert torch.equal(SpectralNorm(bound=largest(theta) + 1e-4).project(theta), theta)
 
 
+@pytest.mark.parametrize("share", [0.9999, 1.0001])
+def test_a_matrix_near_the_bound_is_cut_only_if_it_is_outside(share: float) -> None:
+    """The factorisation that tells so without eigenvalues is exact enough on both sides."""
+    batch = torch.stack([normal(6, 9), normal(6, 9, seed=1)])
+    batch *= 0.5 / max(largest(one) for one in batch)
+    batch[1] *= share / largest(batch[1])
+    clipped = clipping.clip(batch, 1.0)
+    assert torch.equal(clipped, batch) == (share < 1)
+    assert torch.equal(clipped[0], batch[0])
+    assert largest(clipped[1]) <= 1
+
+
 def test_clipping_takes_batches_and_complex_matrices() -> None:
     batch = torch.complex(normal(3, 4, 5), normal(3, 4, 5, seed=1))
     clipped = clipping.clip(batch, 1.0)
