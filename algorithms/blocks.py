@@ -70,6 +70,19 @@ def residual_stages(channels: int, width: int, blocks: int) -> list[nn.Module]:
 
 
 @final
+class Multiply(nn.Module):
+    """Multiplies by a fixed number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The input, so many times as large."""
+        return self.factor * x
+
+
+@final
 class BasicBlock(nn.Module):
     """Two convolutions beside a shortcut (He et al. 2016, https://arxiv.org/abs/1512.03385, option B)."""
 

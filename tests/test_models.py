@@ -21,6 +21,7 @@ from algorithms.models.mlp import Mlp
 from algorithms.models.network_in_network import NetworkInNetwork
 from algorithms.models.resnet10 import ResNet10
 from algorithms.models.resnet18 import ResNet18
+from algorithms.models.tempered import Tempered
 from algorithms.models.torchvision import Torchvision
 from algorithms.models.wide_resnet import WideResNet
 from algorithms.models.wong_mnist import WongMnist
@@ -124,6 +125,18 @@ def test_image_shrinks_as_in_the_paper(model: Model, sizes: list[int]) -> None:
     assert seen == sizes
 
 
+def test_a_tempered_network_is_the_network_with_larger_logits() -> None:
+    inner = Mlp(hidden=(8,))
+    network, plain = (built(model, DIGITS) for model in (Tempered(model=inner, factor=3.0), inner))
+    assert list(network.state_dict()) == list(plain.state_dict())
+    network.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(network(pixels(DIGITS)), 3 * plain(pixels(DIGITS)))
+    whole = Tempered(model=ResNet18(width=4))
+    assert len(whole.build(CIFAR, 10).state_dict()) == len(ResNet18(width=4).build(CIFAR, 10).state_dict())
+    with pytest.raises(ValueError, match="factor: a number above 0"):
+        Tempered(factor=0.0)
+
+
 # The contract of every plug-in.
 
 
@@ -205,10 +218,17 @@ def test_settings_that_make_no_sense(name: str, settings: dict[str, Any], messag
         plugins.find(Model, name)(**settings)
 
 
+def normalising(model: Model, normalisation: Normalisation) -> Model:
+    """The model, or for one that wraps another that one, with this normalisation."""
+    if isinstance(model, Tempered):
+        return replace(model, model=normalising(model.model, normalisation))
+    return replace(model, normalisation=normalisation)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_model_normalises_inside(name: str) -> None:
     model = SMALL.get(name, default(name))
-    plain = replace(model, normalisation=Normalisation())
-    normalised = replace(model, normalisation=Normalisation(mean=(0.25,), std=(0.5,)))
+    plain = normalising(model, Normalisation())
+    normalised = normalising(model, Normalisation(mean=(0.25,), std=(0.5,)))
     x = pixels(shape := fitting(plain), 2)
     torch.testing.assert_close(built(normalised, shape).eval()(x), built(plain, shape).eval()((x - 0.25) * 2))

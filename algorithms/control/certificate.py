@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from algorithms.blocks import Multiply
 from algorithms.control import clipping, folding, operators
 from algorithms.control.operators import Geometry
 from algorithms.gradients import dtype_of
@@ -89,6 +90,8 @@ def _fixed(name: str, module: nn.Module, shape: tuple[int, ...]) -> float:
     """The gain of a layer that has no parameters."""
     if isinstance(module, Standardise):
         return float(1 / module.std.min())
+    if isinstance(module, Multiply):
+        return abs(module.factor)
     if isinstance(module, nn.LeakyReLU):
         return max(1.0, abs(module.negative_slope))
     if isinstance(module, nn.MaxPool2d | nn.AvgPool2d | nn.AdaptiveAvgPool2d):

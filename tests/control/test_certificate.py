@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from algorithms.blocks import Multiply
 from algorithms.control.certificate import certify, radii
 from algorithms.control.constraints.spectral_norm import SpectralNorm
 from algorithms.control.folding import scale_of
@@ -83,7 +84,7 @@ def test_the_bound_is_met_by_a_chain_of_multiples_of_the_identity() -> None:
         [nn.Conv2d(2, 3, 3, stride=2, padding=1, padding_mode="circular")],
         [nn.Conv2d(2, 3, 3, dilation=2)],
         [nn.Softplus(), nn.MaxPool2d(3, stride=1)],
-        [nn.Tanh(), nn.MaxPool2d(2)],
+        [nn.Tanh(), Multiply(-3.0), nn.MaxPool2d(2)],
         [nn.AvgPool2d(3, stride=2, padding=1)],
         [nn.AvgPool2d(2), nn.AdaptiveAvgPool2d(1)],
         [*Normalisation(mean=(0.5, 0.4), std=(0.2, 0.25)).layers((2, 8, 8)), nn.Identity()],
