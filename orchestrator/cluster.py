@@ -15,10 +15,12 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 
+from algorithms.control.decoupling import here
 from orchestrator.backend import Backend, ExamplesLost, Handle, Result, TrainerLost
 from orchestrator.listener import Listener
 from orchestrator.recipe import Workers
 from workers.attacker import Attacker
+from workers.maximizer import LayerTasks
 from workers.messages import StepReport, Work
 from workers.pool import ArgumentLost, Limits, Pool
 from workers.trainer import Trainer
@@ -63,7 +65,7 @@ def _init(address: str, folder: str | None, workers: Workers) -> None:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="sparring")
         return
-    cpus = workers.attackers * workers.attacker_cpus + workers.trainer_cpus
+    cpus = workers.attackers * workers.attacker_cpus + workers.trainer_cpus + workers.maximizers
     ray.init(
         address="local",
         num_cpus=max(1, int(np.ceil(cpus))),  # what was asked for, whatever the machine has
@@ -157,7 +159,8 @@ class Remote(Backend):
             max_restarts=0,
             max_task_retries=0,
         )
-        self.trainer = hire.remote(self.work, state)
+        tasks = LayerTasks(self.work.threads, self.workers.deadline / 2) if self.workers.maximizers else here
+        self.trainer = hire.remote(self.work, state, tasks)
 
     def step(self, step: int, payloads: Sequence[Handle]) -> tuple[StepReport, Handle]:
         """Waits for the update, so that it is confirmed before the next is submitted."""

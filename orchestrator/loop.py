@@ -49,6 +49,7 @@ class Loop:
         self.snapshots: dict[int, Handle] = {}
         self.step = 0
         self.submitted = 0  # steps before this one have their shards submitted
+        self.notes: tuple[str, ...] = ()  # of the last step
 
     def run(self, observer: Observer, listener: Listener, every: int, stop: Callable[[], bool]) -> Handle:
         """Trains to the end and returns the handle of the model to keep.
@@ -57,6 +58,7 @@ class Loop:
         """
         recoveries = 0
         restored = False
+        said: set[str] = set()
         while True:
             try:
                 if not restored:
@@ -65,6 +67,9 @@ class Loop:
                 if self.step == self.steps:
                     return self.backend.ask_trainer("finished")
                 metrics = self.advance()
+                for note in {*self.notes} - said:  # once: what fails at a step often fails at the next
+                    listener.say(f"step {self.step}: {note}")
+                said.update(self.notes)
                 self.step += 1
                 self._after(metrics, observer, every, stop)
                 recoveries = 0
@@ -93,6 +98,7 @@ class Loop:
         results = self._collect()
         collected = time.perf_counter()
         report, self.snapshots[self.step + 1] = self._update(results)
+        self.notes = report.notes
         times = StepTimes(total=time.perf_counter() - began, waited=collected - began)
         for version in [v for v in self.snapshots if v < schedule.version_for(self.step + 1, self.work.lag)]:
             del self.snapshots[version]

@@ -33,6 +33,7 @@ def step_metrics(report: StepReport, shards: Sequence[ShardReport], times: StepT
         "seconds/waiting_for_attackers": times.waited,
         "seconds/attack": sum(shard.seconds for shard in shards),
         "seconds/update": report.seconds,
+        "train/fallbacks": float(len(report.notes)) if report.notes else math.nan,
         **{f"train/{name}": value for name, value in report.figures.items()},
     }
     return {name: value for name, value in metrics.items() if not math.isnan(value)}

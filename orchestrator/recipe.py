@@ -82,6 +82,9 @@ class Workers:
     attacker_gpus: float = 0.0  # a fraction shares a GPU among attackers
     trainer_cpus: float = 1.0
     trainer_gpus: float = 0.0
+    maximizers: int = (
+        0  # CPUs for layers of hamiltonian_maximization, each a Ray task; 0: the trainer takes them in turn
+    )
     deadline: float = 600.0  # seconds that one call may take before its worker is replaced
     start_deadline: float = 180.0  # seconds that a worker may take to start
     start_failures: int = 3  # workers that may fail to start before the run stops
@@ -92,6 +95,11 @@ class Workers:
         checks.at_least("threads", self.threads, 1, "a number of threads")
         for name in ("attacker_cpus", "attacker_gpus", "trainer_cpus", "trainer_gpus"):
             checks.at_least(name, getattr(self, name), 0, "a number of processors, or a fraction of one")
+        checks.at_least("maximizers", self.maximizers, 0, "a number of CPUs")
+        if self.maximizers and self.device == "cuda":
+            raise ValueError(
+                "maximizers: 0 with device = 'cuda', as tasks on CPUs would give other bits than the trainer"
+            )
         checks.between("deadline", self.deadline, 1, 1e6, "a number of seconds")
         checks.between("start_deadline", self.start_deadline, 1, 1e6, "a number of seconds")
         checks.at_least("start_failures", self.start_failures, 0, "a number of workers")

@@ -67,11 +67,19 @@ class Notes:
 
 def bits(backend: Backend, folder: Path, work: Work = WORK, **options: Any) -> str:
     """Digest of the weights that a training ends with. `stop`: a function that may stop it; `notes`: its observer."""
-    examples = len(open_split(work.dataset, "train"))
-    loop = Loop(work, examples, backend, Checkpoints(folder, Silent()), str(work))
+    loop = loop_of(work, backend, folder)
     notes = options.get("notes") or Notes()
     weights = loop.run(notes, Silent(), options.get("every", 1000), options.get("stop", lambda: False))
     return hashlib.sha256(backend.fetch(weights).data.tobytes()).hexdigest()
+
+
+def loop_of(work: Work, backend: Backend, folder: Path | None = None) -> Loop:
+    """A loop of the training; without a folder for checkpoints one that has begun, to be advanced by hand."""
+    examples = len(open_split(work.dataset, "train"))
+    loop = Loop(work, examples, backend, Checkpoints(folder or Path("nowhere"), Silent()), str(work))
+    if folder is None:
+        loop.restore()
+    return loop
 
 
 def changed(**fields: Any) -> Work:

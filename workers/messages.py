@@ -77,3 +77,4 @@ class StepReport(NamedTuple):
     gradient_norm: float  # of the model's parameters
     seconds: float
     figures: dict[str, float]  # what the defense says of the step, by name
+    notes: tuple[str, ...]  # what a person should know of it: a solver that failed, say

@@ -13,9 +13,10 @@ from safetensors.torch import save as pack
 from torch import Tensor
 
 from algorithms.averaging import average
+from algorithms.control.decoupling import Solve, here
 from workers import runtime, schedule
 from workers.bench import Bench
-from workers.descent import ShardGradient, apply_statistics, tensor, tree_sum
+from workers.descent import ShardGradient, Statistics, apply_statistics, restore, tensor, tree_sum
 from workers.messages import Shard, Snapshot, StepReport, Work
 from workers.movement import Movement, below
 
@@ -26,9 +27,10 @@ Payload = NDArray[Any] | ShardGradient  # adversarial examples of a shard, or th
 class Trainer:
     """Holds the one copy of the parameters that moves. Its version is the number of updates made."""
 
-    def __init__(self, work: Work, state: NDArray[np.uint8] | None = None) -> None:
+    def __init__(self, work: Work, state: NDArray[np.uint8] | None = None, solve: Solve = here) -> None:
+        """`solve` maximises layers' Hamiltonians, where the update asks for it."""
         self.bench = Bench(work)
-        self.model = Movement("", self.bench.model, work.update)
+        self.model = Movement("", self.bench.model, work.update, solve)
         companions = self.bench.companions.items()
         self.companions = {name: Movement(f" of {name}", one.module, one.update) for name, one in companions}
         self.averaged = dict(self.model.parameters) if work.average else {}
@@ -53,11 +55,10 @@ class Trainer:
         parts = [self._gradient(shard, payload) for shard, payload in zip(shards, payloads, strict=True)]
         flat = tensor(tree_sum([part.gradient for part in parts]), self.bench.device) / len(parts)
         norm = float(flat[: self.model.size].norm())
-        self._move(step, flat)
-        apply_statistics(self.bench.network, [part.statistics for part in parts])
+        notes = self._advance(step, flat, [part.statistics for part in parts])
         figures = self.bench.defense(step).settle(self.bench.network)
         loss = float(np.mean([part.loss for part in parts]))
-        report = StepReport(step, loss, norm, time.perf_counter() - began, figures)
+        report = StepReport(step, loss, norm, time.perf_counter() - began, figures, notes)
         return report, runtime.snapshot(self.bench.network, step + 1)
 
     def snapshot(self) -> tuple[None, Snapshot]:
@@ -66,7 +67,7 @@ class Trainer:
 
     def finished(self) -> tuple[None, Snapshot]:
         """The model to keep: the averaged parameters where the recipe averages, else the parameters."""
-        weights = self.bench.model.state_dict() | self.averaged
+        weights = self.bench.model.state_dict() | self.model.settled(self.averaged or self.model.parameters)
         return None, Snapshot(self.version, runtime.flatten(weights))
 
     def state(self) -> tuple[None, NDArray[np.uint8]]:
@@ -86,7 +87,17 @@ class Trainer:
         except FloatingPointError as error:
             raise FloatingPointError(f"step {shard.step}, shard {shard.number}: {error}") from error
 
-    def _move(self, step: int, flat: Tensor) -> None:
+    def _advance(self, step: int, flat: Tensor, statistics: list[dict[str, Statistics]]) -> tuple[str, ...]:
+        """Moves buffers and then parameters, which may depend on them; both or, where one fails, none."""
+        before = {name: buffer.clone() for name, buffer in self.bench.network.named_buffers()}
+        apply_statistics(self.bench.network, statistics)
+        try:
+            return self._move(step, flat)
+        except (FloatingPointError, ValueError):
+            restore(self.bench.network, before)
+            raise
+
+    def _move(self, step: int, flat: Tensor) -> tuple[str, ...]:
         """Moves the model, and each companion by its own update; all of them or, where one fails, none."""
         movements = [self.model, *self.companions.values()]
         pieces = flat.split([movement.size for movement in movements])
@@ -94,11 +105,12 @@ class Trainer:
             ahead = [m.ahead(piece, self.bench.progress(step)) for m, piece in zip(movements, pieces, strict=True)]
         except FloatingPointError as error:
             raise FloatingPointError(f"step {step}: {error}") from error
-        for movement, (moved, memory) in zip(movements, ahead, strict=True):
-            movement.move(moved, memory)
+        for movement, moved in zip(movements, ahead, strict=True):
+            movement.move(moved)
         self.version = step + 1
         if self.averaged:
             self.averaged = average(self.averaged, self.model.parameters, self.bench.work.average)
+        return tuple(note for moved in ahead for note in moved.notes)
 
     def _restore(self, state: NDArray[np.uint8]) -> None:
         tensors = {name: t.to(self.bench.device) for name, t in unpack(state.tobytes()).items()}

@@ -6,8 +6,9 @@ is diag(scale) R with R the layer's matrix. To constrain the fold is to project 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +38,15 @@ def measure(constraint: Constraint, theta: Tensor, scale: Tensor | None) -> floa
     return constraint.measure(theta if scale is None else scaled(theta, scale))
 
 
-def scale_of(norm: _BatchNorm) -> Tensor:
-    """By how much a batch norm multiplies each channel in evaluation mode.
+class Follower(NamedTuple):
+    """The batch norm that scales a weight's outputs, or a batch norm's own weight: by `plain` times `weight`."""
+
+    plain: Tensor  # 1 / sqrt(var + e), one number a channel
+    weight: str | None  # the name of the factor that the batch norm learns; None: there is none, or it is the weight
+
+
+def plain_scale(norm: _BatchNorm) -> Tensor:
+    """1 / sqrt(var + e): by how much a batch norm multiplies each channel, but for the factor that it learns.
 
     Raises ValueError for one that keeps no running statistics: it has no fixed scale.
     """
@@ -46,34 +54,44 @@ def scale_of(norm: _BatchNorm) -> Tensor:
         raise ValueError(
             "a batch norm without running statistics has no scale of its own; set track_running_stats=True"
         )
-    plain = (norm.running_var + norm.eps).rsqrt()
+    return (norm.running_var + norm.eps).rsqrt()
+
+
+def scale_of(norm: _BatchNorm) -> Tensor:
+    """By how much a batch norm multiplies each channel in evaluation mode. Raises ValueError as `plain_scale` does."""
+    plain = plain_scale(norm)
     return plain if norm.weight is None else plain * norm.weight.detach()
+
+
+def followers(model: nn.Module) -> dict[str, Follower]:
+    """By name of a weight, the batch norm that scales it as the model is now: those of layers, and their own."""
+    found = {}
+    for path, norm in model.named_modules():
+        if isinstance(norm, _BatchNorm) and norm.weight is not None and norm.running_var is not None:
+            found[_inside(path, "weight")] = Follower(plain_scale(norm), None)
+    for name, path, norm in _pairs(model):
+        own = None if norm.weight is None else _inside(path, "weight")
+        found[name] = Follower(plain_scale(norm), own)
+    return found
 
 
 def scales(model: nn.Module) -> dict[str, Tensor]:
     """By name of a weight, the scale of the batch norm that follows its layer in an `nn.Sequential`."""
-    found = {}
+    return {name: scale_of(norm) for name, _, norm in _pairs(model)}
+
+
+def _pairs(model: nn.Module) -> Iterator[tuple[str, str, _BatchNorm]]:
+    """The name of each weight that a batch norm follows in an `nn.Sequential`; that batch norm's path, and itself."""
     for path, parent in model.named_modules():
         if not isinstance(parent, nn.Sequential):
             continue
-        for (name, layer), (_, after) in pairwise(parent.named_children()):
-            if isinstance(layer, nn.Linear | nn.Conv2d) and isinstance(after, _BatchNorm):
-                found[f"{path}.{name}.weight" if path else f"{name}.weight"] = scale_of(after)
-    return found
+        for (name, layer), (after, norm) in pairwise(parent.named_children()):
+            if isinstance(layer, nn.Linear | nn.Conv2d) and isinstance(norm, _BatchNorm):
+                yield _inside(path, f"{name}.weight"), _inside(path, after), norm
 
 
-@torch.no_grad()
-def enforce(model: nn.Module, constraint: Constraint) -> dict[str, float]:
-    """Projects, in place, each layer that a batch norm follows, with its scale; returns what is then measured.
-
-    An update sees the scale before its step; the batch norm's weight and statistics move in that step. This, at the end
-    of a training, makes the bound hold for the model as it is.
-    """
-    weights, measured = dict(model.named_parameters()), {}
-    for name, scale in scales(model).items():
-        weights[name].copy_(through(constraint.project, weights[name], scale))
-        measured[name] = measure(constraint, weights[name], scale)
-    return measured
+def _inside(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def scaled(theta: Tensor, scale: Tensor) -> Tensor:

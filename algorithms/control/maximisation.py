@@ -9,7 +9,7 @@ theta' + (P - 2 alpha theta') / (2 (alpha + beta)), which is a step of gradient 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 import torch
@@ -64,6 +64,10 @@ class Terms:
     steps: int = 1
     every: int = 1
     frozen: bool = False
+
+    def still(self) -> Terms:
+        """Terms on which only the constraint moves the weights."""
+        return replace(self, rate=0.0, momentum=0.0, steps=1, every=1)
 
 
 class Maximised(NamedTuple):

@@ -18,13 +18,12 @@ from algorithms import checks
 from algorithms.control.constraints import Constraint
 from algorithms.control.constraints.spectral_norm import SpectralNorm
 from algorithms.control.constraints.unconstrained import Unconstrained
+from algorithms.control.decoupling import Problem, collected, filed, of_layer
 from algorithms.control.maximisation import (
     ALPHA,
     BETA,
     RATE,
     Layer,
-    Maximised,
-    Memory,
     Terms,
     check_counts,
     maximise,
@@ -89,11 +88,16 @@ class HamiltonianMaximization(Update):
 
     def step(self, parameters: Parameters, gradients: Parameters, state: State) -> tuple[Parameters, State]:
         """Each layer's maximiser. The layers are independent: any order, on any machine, gives the same bits."""
-        results = {
-            name: maximise(terms, parameters[name], -gradients[name], of_layer(name, state))
+        problems = self.problems(parameters, gradients, state)
+        moved = collected({name: maximise(*problem) for name, problem in problems.items()})
+        return moved.parameters, moved.state
+
+    def problems(self, parameters: Parameters, gradients: Parameters, state: State) -> dict[str, Problem]:
+        """What is to be maximised for each parameter: complete, so that it can be done elsewhere."""
+        return {
+            name: Problem(terms, parameters[name], -gradients[name], of_layer(name, state))
             for name, terms in self.terms(parameters).items()
         }
-        return collected(results)
 
     def terms(self, parameters: Parameters) -> dict[str, Terms]:
         """On what terms each parameter moves. Raises ValueError for a pattern that fits none."""
@@ -124,24 +128,6 @@ class HamiltonianMaximization(Update):
         if layer.learning_rate is not None:
             return rate_of(alpha, None, layer.learning_rate)
         return rate_of(alpha, self.beta if layer.beta is None else layer.beta, self.learning_rate)
-
-
-def of_layer(name: str, state: State) -> Memory:
-    """What one layer remembers, out of the state of all."""
-    return {key.partition("/")[0]: value for key, value in state.items() if key.partition("/")[2] == name}
-
-
-def filed(name: str, memory: Memory) -> State:
-    """What one layer remembers, as part of the state of all."""
-    return {f"{key}/{name}": value for key, value in memory.items()}
-
-
-def collected(results: dict[str, Maximised]) -> tuple[Parameters, State]:
-    """The parameters and the state of all layers."""
-    state: State = {}
-    for name, result in results.items():
-        state |= filed(name, result.memory)
-    return {name: result.theta for name, result in results.items()}, state
 
 
 def _either(own: float | None, common: float) -> float:

@@ -21,12 +21,13 @@ from algorithms.control.constraints.log_det_barrier import LogDetBarrier
 from algorithms.control.constraints.semidefinite import Semidefinite
 from algorithms.control.constraints.spectral_norm import SpectralNorm
 from algorithms.control.constraints.unconstrained import Unconstrained
+from algorithms.control.decoupling import collected, of_layer
 from algorithms.control.maximisation import Layer, Terms, maximise
 from algorithms.control.states import layers, trajectory
 from algorithms.schedules.constant import Constant
 from algorithms.schedules.piecewise import Piecewise
 from algorithms.updates import Parameters, State
-from algorithms.updates.hamiltonian_maximization import HamiltonianMaximization, collected, of_layer
+from algorithms.updates.hamiltonian_maximization import HamiltonianMaximization
 from algorithms.updates.sgd import SGD
 from orchestrator.config import load_recipe, recipe_from, resolve
 from orchestrator.recipe import Recipe
@@ -142,6 +143,17 @@ def test_the_bound_holds_after_every_step() -> None:
     assert float(parameters["conv.bias"].norm()) > 0.9  # biases do not enter the Jacobian
 
 
+def test_the_bound_holds_for_the_largest_layers_in_single_precision() -> None:
+    rng = torch.Generator().manual_seed(0)
+    parameters = {"fc.weight": (512, 512), "conv.weight": (512, 512, 3, 3)}
+    start = {name: torch.randn(shape, generator=rng) / 30 for name, shape in parameters.items()}
+    for name, theta in step(HamiltonianMaximization(learning_rate=0.01), start).items():
+        exact = theta.double().flatten(1)
+        norm = float(torch.linalg.eigvalsh(exact @ exact.T)[-1].sqrt())
+        assert theta.dtype == torch.float32
+        assert 1 - 1e-4 < norm <= 1 + 1e-5, name
+
+
 def test_any_order_of_the_layers_gives_the_same_bits() -> None:
     parameters, slopes = small(), gradients(small())
     update = HamiltonianMaximization(learning_rate=0.3, momentum=0.9, layers={"conv": Layer(alpha=0.5, every=2)})
@@ -154,7 +166,8 @@ def test_any_order_of_the_layers_gives_the_same_bits() -> None:
         )
         for name in reversed(list(parameters))
     }
-    alone, remembered = collected({name: results[name] for name in parameters})
+    alone, remembered, notes = collected({name: results[name] for name in parameters})
+    assert notes == ()
     assert list(alone) == list(whole)
     assert list(remembered) == list(kept)
     assert all(torch.equal(alone[name], whole[name]) for name in whole)

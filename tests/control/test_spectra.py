@@ -69,14 +69,20 @@ def test_a_folded_projection_bounds_what_a_batch_norm_makes_of_the_layer() -> No
     assert torch.equal(folding.through(Box().project, theta, None), theta.clamp(-1, 1))
 
 
-def test_enforce_makes_the_bound_hold_for_a_model_as_it_is() -> None:
+def test_scales_are_those_of_the_batch_norm_after_a_layer() -> None:
     model = residual()
     with torch.no_grad():
         model[1].weight.fill_(-3.0)
         model[1].running_var.fill_(0.01)
-    scales = folding.scales(model)
+    plain = torch.full((4,), 1 / (0.01 + 1e-5) ** 0.5, dtype=torch.float64)
+    scales, followers = folding.scales(model), folding.followers(model)
     assert list(scales) == ["0.weight"]
-    torch.testing.assert_close(scales["0.weight"], torch.full((4,), -3 / (0.01 + 1e-5) ** 0.5, dtype=torch.float64))
+    torch.testing.assert_close(scales["0.weight"], -3 * plain)
     assert folding.measure(SpectralNorm(), model[0].weight, scales["0.weight"]) > 5
-    assert folding.enforce(model, SpectralNorm()) == {"0.weight": pytest.approx(1, abs=1e-6)}
-    assert folding.measure(SpectralNorm(), model[0].weight, scales["0.weight"]) <= 1 + 1e-9
+    assert {name: follower.weight for name, follower in followers.items()} == {
+        "0.weight": "1.weight",
+        "1.weight": None,
+        "3.norm.weight": None,
+    }
+    torch.testing.assert_close(followers["0.weight"].plain, plain)
+    torch.testing.assert_close(followers["1.weight"].plain, plain)
