@@ -25,6 +25,7 @@ from algorithms.defenses import Defense
 from algorithms.models import Model
 from algorithms.schedules import Schedule
 from algorithms.updates import Update
+from algorithms.views import View
 from orchestrator.catalogue import catalogue
 from orchestrator.config.kinds import is_interface, is_section
 from orchestrator.recipe import Recipe
@@ -41,6 +42,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "attacks": Kind(Attack, "defense.attack", "x_adv = {value}(model, x, y, rng=torch.Generator().manual_seed(0))"),
+    "views": Kind(View, "defense.attack.view", "x_adv = Through(view={value})(model, x, y, rng=rng)"),
     "defenses": Kind(Defense, "defense", "recipe = Recipe(defense={value})"),
     "updates": Kind(Update, "update", "recipe = Recipe(update={value})"),
     "schedules": Kind(Schedule, "update.schedule", "recipe = Recipe(update=SGD(schedule={value}))"),

@@ -12,6 +12,8 @@ from algorithms.plugins import unknown
 HOME = Path(__file__).resolve().parents[1]
 PLUGINS = {
     "attacks": "algorithms/attacks",
+    "views": "algorithms/views",
+    "signs": "algorithms/diagnostics/signs",
     "defenses": "algorithms/defenses",
     "updates": "algorithms/updates",
     "schedules": "algorithms/schedules",
@@ -19,7 +21,12 @@ PLUGINS = {
     "models": "algorithms/models",
     "datasets": "workers/datasets",
 }
-TABLES = {"suites": "orchestrator/suites", "recipes": "recipes", "studies": "studies"}
+TABLES = {
+    "suites": "orchestrator/suites",
+    "budgets": "orchestrator/budgets",
+    "recipes": "recipes",
+    "studies": "studies",
+}
 
 
 def kinds() -> list[str]:
@@ -32,7 +39,7 @@ def catalogue(kind: str) -> dict[str, str]:
     if kind in PLUGINS:
         return dict(_plugins(HOME / PLUGINS[kind]))
     if kind in TABLES:
-        return dict(_tables(HOME / TABLES[kind], by_path=kind != "suites"))
+        return dict(_tables(HOME / TABLES[kind], by_path=kind not in ("suites", "budgets")))
     raise ValueError(unknown(kind, kinds(), "list"))
 
 

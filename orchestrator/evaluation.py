@@ -106,7 +106,7 @@ def prepare(recipe: Recipe, folder: RunFolder) -> tuple[Suite, dict[str, Target]
     """
     asked = recipe.evaluation
     suite = load_suite(asked.suite, asked.norm, asked.eps, asked.surrogate)
-    return suite, surrogates_of(suite, folder)
+    return suite, surrogates_of([entry.attack for entry in suite.attacks], folder)
 
 
 def about(surrogate: Target) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class RunFolder:
         """Folder of evaluations, one folder a suite."""
         return self.path / "evaluations"
 
+    @property
+    def diagnoses(self) -> Path:
+        """Folder of diagnoses, one folder a budget."""
+        return self.path / "diagnoses"
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes beside `path`, flushes to the disk and renames: a reader sees the whole of it or nothing."""

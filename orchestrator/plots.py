@@ -47,7 +47,7 @@ class Example(NamedTuple):
 def robust_accuracy(curves: Sequence[Curve], marked: tuple[str, float] | None = None) -> Figure:
     """Accuracy against eps, a panel a norm, with 95 % intervals. `marked`: the norm and radius of the table."""
     norms = list(dict.fromkeys(curve.norm for curve in curves))
-    figure = _figure(5.2 * max(1, len(norms)), 3.6)
+    figure = blank(5.2 * max(1, len(norms)), 3.6)
     for place, norm in enumerate(norms):
         axes = figure.add_subplot(1, len(norms), place + 1)
         for number, curve in enumerate(c for c in curves if c.norm == norm):
@@ -58,14 +58,14 @@ def robust_accuracy(curves: Sequence[Curve], marked: tuple[str, float] | None = 
         axes.set_ylabel("robust accuracy (%)")
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
-        _finish(axes)
+        finish(axes)
     return figure
 
 
 def image_grid(examples: Sequence[Example], title: str = "") -> Figure:
     """A column an example: the clean image, the perturbation made visible, the adversarial image."""
     count = max(1, len(examples))
-    figure = _figure(1.25 * count + 1.1, 4.5)
+    figure = blank(1.25 * count + 1.1, 4.5)
     grid = figure.add_gridspec(3, count)
     for column, example in enumerate(examples):
         for row, (picture, caption, right) in enumerate(_pictures(example)):
@@ -85,7 +85,7 @@ def training_curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figu
     for name, points in series.items():
         groups["accuracy (%)" if "accuracy" in name else "loss"][name] = points
     panels = {unit: lines for unit, lines in groups.items() if lines}
-    figure = _figure(5.2 * max(1, len(panels)), 3.4)
+    figure = blank(5.2 * max(1, len(panels)), 3.4)
     for place, (unit, lines) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), place + 1)
         factor = 100 if "%" in unit else 1
@@ -94,7 +94,7 @@ def training_curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figu
         axes.set_xlabel("updates")
         axes.set_ylabel(unit)
         axes.set_ylim(bottom=0, top=100 if factor == 100 else None)
-        _finish(axes)
+        finish(axes)
     return figure
 
 
@@ -130,7 +130,7 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> Figure:
+def blank(width: float, height: float) -> Figure:
     """An empty figure, in inches."""
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -167,7 +167,7 @@ def _draw_series(axes: Axes, name: str, points: NDArray[np.float64], number: int
     )
 
 
-def _finish(axes: Axes) -> None:
+def finish(axes: Axes) -> None:
     """Grid, legend, and everything that is not data in the ink's colour."""
     axes.grid(color=INK, alpha=0.15, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)

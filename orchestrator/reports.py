@@ -180,11 +180,16 @@ def text(value: Any) -> str:
 
 def render(page: Page) -> str:
     """The page as HTML. Everything in it is escaped but the plots."""
+    return rendered("report.html", page)
+
+
+def rendered(template: str, page: Any) -> str:
+    """A page in one of our templates, with our style."""
     from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
     from markupsafe import Markup  # noqa: PLC0415
 
     folder = resources.files("orchestrator") / "templates"
     style = Markup((folder / "report.css").read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    return template.render(page=page, style=style)
+    made = environment.from_string((folder / template).read_text(encoding="utf-8"))
+    return made.render(page=page, style=style)

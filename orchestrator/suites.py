@@ -106,7 +106,7 @@ def names() -> list[str]:
 
 def about(name: str) -> str:
     """What a suite that comes with Sparring is for, in one sentence."""
-    return str(_read(FOLDER / f"{name}.toml").get("about", ""))
+    return str(read(FOLDER / f"{name}.toml", "suites", names()).get("about", ""))
 
 
 def load_suite(suite: str, norm: Norm, eps: float, surrogate: str = "") -> Suite:
@@ -114,7 +114,7 @@ def load_suite(suite: str, norm: Norm, eps: float, surrogate: str = "") -> Suite
 
     Raises ValueError that names the file and the field.
     """
-    path = _find(suite)
+    path = located(suite, FOLDER, "suite")
     loaded = _loaded(path, norm, eps)
     curve, largest = loaded.curve, 1.0 if norm == "linf" else math.inf
     if curve is not None:
@@ -152,7 +152,7 @@ def _made_on(entry: Entry, surrogate: str) -> Entry:
 def _loaded(path: Path, norm: Norm, eps: float) -> Suite:
     """The suite as its file has it."""
     try:
-        loaded: Suite = build(Suite, _filled(_read(path), norm, eps))
+        loaded: Suite = build(Suite, _filled(read(path, "suites", names()), norm, eps))
     except RecipeError as error:
         raise RecipeError(error.path, error.problem, str(path)) from error
     return loaded
@@ -183,23 +183,23 @@ def _filled(table: dict[str, Any], norm: Norm, eps: float) -> dict[str, Any]:
     filled = dict(table)
     if isinstance(table.get("attacks"), list):
         entries = enumerate(table["attacks"])
-        filled["attacks"] = [_filled_entry(entry, norm, eps, ("attacks", i)) for i, entry in entries]
+        filled["attacks"] = [filled_entry(entry, norm, eps, ("attacks", i)) for i, entry in entries]
     if isinstance(table.get("curve"), dict):
         filled["curve"] = relative(table["curve"], eps, ("curve",))
     return filled
 
 
-def _filled_entry(entry: Any, norm: Norm, eps: float, path: Key) -> Any:
+def filled_entry(entry: Any, norm: Norm, eps: float, path: Key) -> Any:
     """An entry's table with norm and radius where its attack has such fields and does not set them.
 
     An attack that is made for one norm alone, and another one, stays as it is.
     """
     if not isinstance(entry, dict) or "attack" not in entry:
         return entry
-    return {**entry, "attack": _filled_attack(entry["attack"], norm, eps, (*path, "attack"))}
+    return {**entry, "attack": filled_attack(entry["attack"], norm, eps, (*path, "attack"))}
 
 
-def _filled_attack(attack: Any, norm: Norm, eps: float, path: Key) -> Any:
+def filled_attack(attack: Any, norm: Norm, eps: float, path: Key) -> Any:
     """The table of an attack, and of those inside it, with the norm and the radius."""
     attack = {"name": attack} if isinstance(attack, str) else attack
     if not isinstance(attack, dict) or attack.get("name") not in plugins.names(Attack):
@@ -211,24 +211,25 @@ def _filled_attack(attack: Any, norm: Norm, eps: float, path: Key) -> Any:
     if len(norms) == 1 and norms[0] != norm:
         given = {}
     inside = {key: attack.get(key) or plugins.name_of(defaults[key]) for key in known if known[key] is Attack}
-    inside = {key: _filled_attack(value, norm, eps, (*path, key)) for key, value in inside.items()}
+    inside = {key: filled_attack(value, norm, eps, (*path, key)) for key, value in inside.items()}
     return given | relative(attack, eps, path) | inside
 
 
-def _find(suite: str) -> Path:
-    """The file of a suite, given by its name or its path."""
-    if suite.endswith(".toml"):
-        return Path(suite)
-    if suite not in names():
-        raise ValueError(f"{plugins.unknown(suite, names(), 'suite')}; or give the path of a .toml file")
-    return FOLDER / f"{suite}.toml"
+def located(name: str, folder: Path, kind: str) -> Path:
+    """The file that a name stands for, or a path. `kind`: what it is, for the error where there is none."""
+    known = sorted(path.stem for path in folder.glob("*.toml"))
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in known:
+        raise ValueError(f"{plugins.unknown(name, known, kind)}; or give the path of a .toml file")
+    return folder / f"{name}.toml"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A suite's file as plain data."""
+def read(path: Path, kind: str, known: list[str]) -> dict[str, Any]:
+    """A file as plain data. `kind`: what it is one of, and `known` the names of those that come with Sparring."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path}: no such file; suites that come with Sparring: {', '.join(names())}") from None
+        raise ValueError(f"{path}: no such file; {kind} that come with Sparring: {', '.join(known)}") from None
     except ValueError as error:  # not UTF-8, or not TOML
         raise ValueError(f"{path}: not a TOML file: {error}") from error

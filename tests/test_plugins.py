@@ -13,12 +13,14 @@ from algorithms import plugins
 from algorithms.attacks import Attack
 from algorithms.attacks.pgd import PGD
 from algorithms.defenses import Defense
+from algorithms.diagnostics.signs import Sign
 from algorithms.models import Model
 from algorithms.schedules import Schedule
 from algorithms.updates import Update
+from algorithms.views import View
 from workers.datasets import Dataset
 
-INTERFACES = [Attack, Defense, Update, Schedule, Model, Dataset]
+INTERFACES = [Attack, Defense, Update, Schedule, Model, Dataset, View, Sign]
 
 
 @pytest.mark.parametrize("interface", INTERFACES)

@@ -15,10 +15,11 @@ from algorithms.search import Record
 from workers import runtime
 from workers.bench import Batch, Bench
 from workers.cache import open_split
-from workers.companions import Surrogate, accompanied
+from workers.companions import Surrogate, accompanied, built
 from workers.descent import ShardGradient, array
 from workers.judge import Judged, JudgeTask, judge
 from workers.messages import Shard, ShardReport, Snapshot, Work
+from workers.prober import Columns, DistilTask, ProbeTask, probe, train_substitute
 
 
 @final
@@ -66,6 +67,22 @@ class Attacker:
         self.loaded = -1
         split = open_split(self.bench.work.dataset, task.part)
         return judge(self.bench.model, split, task, accompanied(self.bench, task.attack, surrogate)), None
+
+    def probe(self, task: ProbeTask, taken: Snapshot, surrogate: Surrogate | None) -> tuple[Columns, None]:
+        """What an attack or a sign of masked gradients shows on some examples (diagnosis)."""
+        runtime.load(self.bench.model, taken)
+        self.loaded = -1
+        split = open_split(self.bench.work.dataset, "test")
+        return probe(self.bench.model, split, task, surrogate and built(self.bench, surrogate)), None
+
+    def distil(self, task: DistilTask, taken: Snapshot) -> tuple[tuple[float, Surrogate], None]:
+        """A substitute for the model `taken`, and how often it agrees with it (diagnosis)."""
+        runtime.load(self.bench.model, taken)
+        self.loaded = -1
+        split = open_split(self.bench.work.dataset, "train")
+        pupil = runtime.build(task.pupil, split.shape, len(split.classes), task.seed).to(self.bench.device)
+        agreement = train_substitute(self.bench.model, pupil, split, task)
+        return (agreement, Surrogate(task.pupil, runtime.snapshot(pupil, 0))), None
 
     def _accuracy(self, batch: Batch) -> float:
         with torch.inference_mode(), evaluating(self.bench.model):

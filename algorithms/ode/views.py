@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import final
 
@@ -21,7 +21,10 @@ def flows(model: nn.Module) -> list[Flow]:
     return [module for module in model.modules() if isinstance(module, Flow)]
 
 
-def with_solver(model: nn.Module, solver: Solver) -> nn.Module:
+Choice = Solver | Callable[[Solver], Solver]  # a solver, or what makes one from that with which a block predicts
+
+
+def with_solver(model: nn.Module, solver: Choice) -> nn.Module:
     """The network with another solver in every ODE block, in any mode. It shares parameters and buffers with `model`.
 
     Raises ValueError if there is no ODE block in it.
@@ -31,7 +34,8 @@ def with_solver(model: nn.Module, solver: Solver) -> nn.Module:
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     view = copy.deepcopy(model, memo=dict(shared))
     for flow in flows(view):
-        flow.solvers = Solvers(solver, solver)
+        chosen = solver if isinstance(solver, Solver) else solver(flow.solvers.prediction)
+        flow.solvers = Solvers(chosen, chosen)
     return view
 
 
@@ -39,7 +43,7 @@ def with_solver(model: nn.Module, solver: Solver) -> nn.Module:
 class Guided(nn.Module):
     """A network's own logits, with its gradient under another solver: for attacks on masked gradients."""
 
-    def __init__(self, model: nn.Module, guide: Solver) -> None:
+    def __init__(self, model: nn.Module, guide: Choice) -> None:
         """Raises ValueError if `model` has no ODE block."""
         super().__init__()
         self.model, self.guide = model, with_solver(model, guide)

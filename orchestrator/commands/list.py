@@ -13,7 +13,7 @@ def run(
     context: typer.Context,
     kind: Annotated[
         str | None,
-        typer.Argument(help="attacks, defenses, updates, schedules, models, datasets, suites, recipes or studies."),
+        typer.Argument(help="attacks, views, signs, defenses, updates, models, datasets, suites, recipes, ..."),
     ] = None,
 ) -> None:
     """Lists attacks, defenses, updates, models, datasets, suites, recipes: a line each, by their names in recipes."""

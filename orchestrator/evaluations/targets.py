@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms import companions
+from algorithms.attacks import Attack
 from orchestrator.config import recipe_from
 from orchestrator.folders import RunFolder
 from orchestrator.recipe import Recipe
-from orchestrator.suites import Suite
 from orchestrator.weights import load_weights
 from workers import runtime
 from workers.cache import Split
@@ -38,26 +38,31 @@ def find(target: str | Path, folder: str | Path = "runs") -> Target:
     return Target(run, recipe, load_weights(path if inside else run))
 
 
-def surrogates_of(suite: Suite, beside: RunFolder) -> dict[str, Target]:
-    """The models that a suite's attacks are made on, by the names that it has for them.
+def surrogates_of(attacks: Iterable[Attack], beside: RunFolder) -> dict[str, Target]:
+    """The models that attacks are made on, by the names that they have for them.
 
     Names are those of runs in the same folder as `beside`. Raises ValueError for one that there is not.
     """
-    names = sorted({companions.surrogate_of(entry.attack) for entry in suite.attacks} - {""})
+    names = sorted({companions.surrogate_of(attack) for attack in attacks} - {""})
     try:
         return {name: find(name, beside.path.parent) for name in names}
     except ValueError as error:
         raise ValueError(f"surrogate: {error}") from error
 
 
-def snapshot_of(target: Target, split: Split) -> Snapshot:
-    """The weights as workers load them, for images like those of `split`. Raises ValueError if they do not fit."""
+def network_of(target: Target, split: Split) -> nn.Module:
+    """The network for images like those of `split`, in evaluation mode. Raises ValueError if weights do not fit."""
     model = runtime.build(target.recipe.model, split.shape, len(split.classes), target.recipe.seed)
     try:
         model.load_state_dict(dict(target.weights))
     except RuntimeError as error:
         raise ValueError(f"{target.folder.path}: these weights do not fit the model of the recipe: {error}") from error
-    return runtime.snapshot(model, 0)
+    return model.eval()
+
+
+def snapshot_of(target: Target, split: Split) -> Snapshot:
+    """The weights as workers load them. Raises ValueError as `network_of` does."""
+    return runtime.snapshot(network_of(target, split), 0)
 
 
 def surrogate_from(target: Target, split: Split) -> Surrogate:
