@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save as pack
 
-from orchestrator import evaluation
+from orchestrator import evaluation, suites
 from orchestrator.config import resolve
 from orchestrator.evaluation import measure
 from orchestrator.evaluations.outcome import Outcome, cells, screen
@@ -24,7 +24,7 @@ from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.listener import Silent
 from orchestrator.recipe import Evaluation, Recipe, Workers
 from orchestrator.weights import fresh_model
-from tests.linear import EPS, Points, falls_at, target, watch
+from tests.linear import EPS, Points, W, falls_at, gaps, target, watch
 from workers.judge import JudgeTask
 
 STANDING = """
@@ -237,3 +237,21 @@ def test_settings_are_plain_json(calls: list[JudgeTask], tmp_path: Path) -> None
     assert settings["suite"]["attacks"][0]["attack"]["name"] == "fgsm"
     assert settings["shard"] == 128
     write_json(tmp_path / "again.json", resolve(settings))
+
+
+def test_norms_gives_a_whole_curve_for_each_norm(calls: list[JudgeTask], tmp_path: Path, images: np.ndarray) -> None:
+    suite = tmp_path / "fewer.toml"
+    suite.write_text((suites.FOLDER / "norms.toml").read_text().replace("steps = 500", "steps = 300"))
+    outcome = measure(target(tmp_path, suite=str(suite), examples=30), Silent())
+    assert [curve.norm for curve in outcome.curves] == ["linf", "l2", "l1", "l0"]
+    assert all(curve.steps and curve.points[0].accuracy.value == 0.9 for curve in outcome.curves)
+    assert all(curve.points[-1].accuracy.value == 0 for curve in outcome.curves)
+    shares = {"linf": np.abs(W).sum(), "l2": np.linalg.norm(W), "l1": np.abs(W).max()}  # Hölder; no pixel meets the box
+    for row in outcome.table[1:4]:
+        assert row.norm is not None
+        known = np.where(np.arange(30) % 10 == 0, 0, np.abs(gaps(images[:30])) / shares[row.norm])
+        exact = float(np.sort(known)[14])
+        assert row.median is not None
+        assert exact * (1 - 1e-4) <= row.median <= 1.05 * exact + 1e-3
+        assert row.forwards > row.backwards >= 100
+    assert len(screen(outcome).columns) == 7

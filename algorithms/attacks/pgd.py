@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, final
 
-from algorithms import balls, checks
+from algorithms import balls, checks, directions
 from algorithms.attacks import Attack
 from algorithms.losses import Loss
 from algorithms.search import Problem
@@ -55,6 +55,9 @@ class PGD(Attack):
     def step(self, problem: Problem, state: Iterate, k: int) -> Iterate:
         """One steepest step, back onto the ball and into the box."""
         gradient = problem.gradient(state.x_adv, self.loss).gradient
-        direction = balls.sparse_step(gradient, self.kept) if self.norm == "l1" else balls.steepest(gradient, self.norm)
+        if self.norm == "l1":  # entries that the box holds would take the place of some that can move
+            direction = balls.sparse_step(directions.movable(gradient, state.x_adv), self.kept)
+        else:
+            direction = balls.steepest(gradient, self.norm)
         moved = state.x_adv + self.step_size * direction
         return Iterate((problem.x + balls.project(moved - problem.x, self.norm, self.eps)).clamp(0, 1))
