@@ -11,6 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from algorithms.control.certificate import Certificate, certify
 from orchestrator.backend import open_backend
 from orchestrator.config import resolve
 from orchestrator.evaluations.drawing import figures_of
@@ -18,7 +21,7 @@ from orchestrator.evaluations.outcome import Outcome, table_and_curves
 from orchestrator.evaluations.parts import Parts, write_images, write_rows
 from orchestrator.evaluations.settings import Settings, digest_of, settings_of
 from orchestrator.evaluations.stages import Crew, Stages
-from orchestrator.evaluations.targets import Target, find, snapshot_of, surrogate_from, surrogates_of
+from orchestrator.evaluations.targets import Target, find, network_of, snapshot_of, surrogate_from, surrogates_of
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.listener import Listener, Silent
 from orchestrator.plan import work_of
@@ -27,6 +30,7 @@ from orchestrator.recipe import Evaluation, Recipe, Workers
 from orchestrator.reports import write_report
 from orchestrator.suites import Suite, load_suite
 from orchestrator.tracking import Tracker
+from orchestrator.weights import fresh_model
 from workers.cache import Split, open_split
 
 PATIENCE = 30.0  # seconds that a tracking server may take
@@ -83,7 +87,9 @@ def measure(target: Target, listener: Listener, stop: Callable[[], bool] = lambd
     split = open_split(target.recipe.dataset, "test")
     suite, surrogates = prepare(target.recipe, target.folder)
     others = {name: about(other) for name, other in surrogates.items()}
+    certificate = certificate_of(target, split)
     settings = settings_of(target.recipe, suite, split, digest_of(target.weights), others)
+    settings = dataclasses.replace(settings, lipschitz=certificate.lipschitz)
     folder = target.folder.evaluations / settings.folder
     outcome = Outcome.read(folder)
     if outcome is not None:
@@ -96,7 +102,7 @@ def measure(target: Target, listener: Listener, stop: Callable[[], bool] = lambd
         crew = Crew(backend, backend.share(snapshot_of(target, split)), shared)
         stages = Stages(settings, parts, crew, listener, stop)
         stages.run()
-    return _concluded(target, settings, stages, split)
+    return _concluded(target, settings, stages, (split, certificate))
 
 
 def prepare(recipe: Recipe, folder: RunFolder) -> tuple[Suite, dict[str, Target]]:
@@ -106,7 +112,23 @@ def prepare(recipe: Recipe, folder: RunFolder) -> tuple[Suite, dict[str, Target]
     """
     asked = recipe.evaluation
     suite = load_suite(asked.suite, asked.norm, asked.eps, asked.surrogate)
+    if asked.certify:
+        certified(fresh_model(recipe), open_split(recipe.dataset, "test"))
     return suite, surrogates_of([entry.attack for entry in suite.attacks], folder)
+
+
+def certificate_of(target: Target, split: Split) -> Certificate:
+    """The bound that radii follow from, where the recipe wants them certified; else one of 0, without gains."""
+    asked = target.recipe.evaluation.certify
+    return certified(network_of(target, split), split) if asked else Certificate(0.0, {})
+
+
+def certified(model: nn.Module, split: Split) -> Certificate:
+    """The bound for images like those of `split`. Raises ValueError for a model that has a layer of unknown gain."""
+    try:
+        return certify(model, split.shape)
+    except ValueError as error:
+        raise ValueError(f"certify: {error}") from error
 
 
 def about(surrogate: Target) -> dict[str, Any]:
@@ -114,8 +136,9 @@ def about(surrogate: Target) -> dict[str, Any]:
     return {"model": resolve(surrogate.recipe.model), "weights": digest_of(surrogate.weights)}
 
 
-def _concluded(target: Target, settings: Settings, stages: Stages, split: Split) -> Outcome:
+def _concluded(target: Target, settings: Settings, stages: Stages, known: tuple[Split, Certificate]) -> Outcome:
     """Writes rows, images, plots and figures, and then drops the parts."""
+    split, certificate = known
     folder = target.folder.evaluations / settings.folder
     rows = stages.rows()
     table, curves = table_and_curves(settings, rows)
@@ -129,6 +152,7 @@ def _concluded(target: Target, settings: Settings, stages: Stages, split: Split)
         curves=curves,
         shown=settings.suite.shown,
         classes=split.classes,
+        gains=certificate.gains,
         folder=folder,
     )
     write_rows(outcome.parquet, rows)

@@ -114,6 +114,7 @@ class Evaluation:
     norm: Literal["linf", "l2", "l1", "l0"] = "linf"
     eps: float = 0.3  # the radius that robust accuracy is quoted at
     examples: int = 0  # the first so many of the test part; 0: all
+    certify: bool = False  # also l2 radii that no perturbation within changes a class, from the norms of all layers
     surrogate: str = ""  # a run, or a checkpoint, whose model all attacks are made on; empty: on the model itself
 
     def __post_init__(self) -> None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import save as pack
 
+from algorithms.control.certificate import Certificate
+from algorithms.models.mlp import Mlp
 from orchestrator import evaluation, suites
 from orchestrator.config import resolve
 from orchestrator.evaluation import measure
@@ -255,3 +257,55 @@ def test_norms_gives_a_whole_curve_for_each_norm(calls: list[JudgeTask], tmp_pat
         assert exact * (1 - 1e-4) <= row.median <= 1.05 * exact + 1e-3
         assert row.forwards > row.backwards >= 100
     assert len(screen(outcome).columns) == 7
+
+
+def linear(folder: Path, **asked: Any) -> Target:
+    """The same classes as those of `Gap`, by a chain of layers that a certificate is known for."""
+    weights = {"1.weight": np.stack([W, 0 * W]), "1.bias": np.array([-W.sum() / 2, 0.0])}
+    model = target(folder, certify=True, **asked)
+    recipe = dataclasses.replace(model.recipe, model=Mlp(hidden=()))
+    return Target(model.folder, recipe, {name: torch.tensor(w, dtype=torch.float32) for name, w in weights.items()})
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_certified_radii_are_what_the_norm_of_the_layer_gives(
+    norm: str, calls: list[JudgeTask], tmp_path: Path, images: np.ndarray
+) -> None:
+    """The logits' gap changes by |w| |delta| at most; the certificate counts sqrt(2) |w|, as for any two logits."""
+    eps = 0.05 if norm == "l2" else 0.01
+    outcome = measure(linear(tmp_path, norm=norm, eps=eps), Silent())
+    rows = pq.read_table(outcome.parquet).to_pandas()
+    clean, attacked = rows[rows.attack == "clean"], rows[rows.attack != "clean"]
+    right = np.arange(len(images)) % 10 != 0
+    radii = np.where(right, np.abs(gaps(images)) / (np.sqrt(2) * np.linalg.norm(W)), 0)
+    np.testing.assert_allclose(clean.certified, radii, atol=1e-6)
+    assert attacked.certified.isna().all()
+    shares = {row.attack: row.accuracy.value for row in outcome.table}
+    assert list(shares) == ["clean", "FGSM", "PGD-20", "certified", "worst case"]
+    assert shares["certified"] == pytest.approx((radii > eps * (3 if norm == "linf" else 1)).mean())
+    assert 0 < shares["certified"] <= shares["worst case"] < shares["clean"]
+    (curve,) = (curve for curve in outcome.curves if curve.attack == "certified")
+    assert (curve.norm, curve.steps) == ("l2", True)
+    for point in curve.points:
+        assert point.accuracy.value == pytest.approx((radii > point.eps + 1e-6).mean(), abs=0.02)
+    assert outcome.gains == pytest.approx({"0": 1.0, "1": np.linalg.norm(W)})
+    assert "demo/accuracy/certified" in outcome.metrics()
+    assert Outcome.read(outcome.folder) == outcome
+
+
+def test_a_certificate_that_an_attack_breaks_is_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, calls: list[JudgeTask], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(evaluation, "certify", lambda model, shape: Certificate(0.5, {}))
+    with pytest.raises(AssertionError, match="adversarial images within certified radii"):
+        measure(linear(tmp_path, norm="l2", eps=0.1), Silent())
+
+
+def test_a_model_without_a_certificate_is_refused_before_any_work(calls: list[JudgeTask], tmp_path: Path) -> None:
+    refused = target(tmp_path, certify=True)
+    message = "certify: no certificate: 'the model' is a Gap, whose gain is not known"
+    with pytest.raises(ValueError, match=message):
+        evaluation.prepare(refused.recipe, refused.folder)
+    with pytest.raises(ValueError, match=message):
+        measure(refused, Silent())
+    assert calls == []

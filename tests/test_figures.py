@@ -92,6 +92,7 @@ def judged(predicted: list[int], success: list[bool], l2: list[float]) -> Judged
         confidence_adv=nothing,
         forwards=counts,
         backwards=counts,
+        certified=np.full(5, np.nan),
         kept=none_kept(),
     )
 
@@ -108,6 +109,8 @@ def test_a_minimal_attack_in_another_norm_gives_a_curve_and_still_counts() -> No
         weights="",
         model="",
         data="",
+        surrogates={},
+        guides="",
         device="cpu",
         threads=1,
     )

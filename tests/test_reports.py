@@ -150,6 +150,7 @@ def evaluated(folder: Path, attack: str) -> None:
         confidence_adv=np.ones(2),
         forwards=two,
         backwards=two,
+        certified=np.full(2, np.nan),
         kept=kept,
         **numbers,
     )

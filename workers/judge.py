@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from algorithms import balls, losses
 from algorithms.attacks import Attack
+from algorithms.control.certificate import radii
 from algorithms.gradients import dtype_of, predict
 from algorithms.modes import evaluating
 from algorithms.search import Record, search
@@ -47,6 +48,7 @@ class JudgeTask(NamedTuple):
     seed: int
     targets: int  # for a targeted attack: so many of the likeliest wrong classes are tried; else 0
     keep: int  # of so many rows, from the first, the images come back too
+    lipschitz: float = 0.0  # a bound on how much the model enlarges l2 distances; 0: radii are not certified
 
 
 @final
@@ -79,6 +81,7 @@ class Judged:
     confidence_adv: NDArray[np.float64]
     forwards: NDArray[np.int64]  # passes that the attack spent; the judge's own are not counted
     backwards: NDArray[np.int64]
+    certified: NDArray[np.float64]  # l2 radius within which no perturbation changes the class; NaN: not asked for
     kept: Kept
 
 
@@ -199,8 +202,16 @@ def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], rec
         confidence_adv=_array(after.confidence.double()),
         forwards=_array(record.forwards),
         backwards=_array(record.backwards),
+        certified=_certified(task, clean, y),
         kept=_kept(task, x, record.x_adv),
     )
+
+
+def _certified(task: JudgeTask, clean: Seen, y: Labels) -> NDArray[np.float64]:
+    """The radii that the bound on the model gives."""
+    if not task.lipschitz:
+        return np.full(len(y), np.nan)
+    return np.asarray(_array(radii(clean.logits, y, task.lipschitz)))
 
 
 def _kept(task: JudgeTask, x: Images, x_adv: Images) -> Kept:

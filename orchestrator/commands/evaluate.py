@@ -20,6 +20,9 @@ def run(
     surrogate: Annotated[
         str | None, typer.Option(metavar="RUN|CHECKPOINT", help="Make the attacks on this model: a black-box table.")
     ] = None,
+    certify: Annotated[
+        bool | None, typer.Option("--certify/--no-certify", help="Also l2 radii that hold against every attack.")
+    ] = None,
     attackers: Annotated[int | None, typer.Option(help="Workers.")] = None,
 ) -> None:
     """Attacks a trained model with a suite of attacks. What is left out is as in the run's recipe."""
@@ -31,7 +34,8 @@ def run(
     terminal: Terminal = context.obj
     recipe = find(target).recipe
     radius = None if eps is None else parse_override(f"eps={eps}")[1]
-    wanted = {"suite": suite, "norm": norm, "eps": radius, "examples": examples, "surrogate": surrogate}
+    wanted = {"suite": suite, "norm": norm, "eps": radius, "examples": examples}
+    wanted |= {"surrogate": surrogate, "certify": certify}
     given = checked(recipe.evaluation, {key: value for key, value in wanted.items() if value is not None})
     workers = checked(recipe.workers, {} if attackers is None else {"attackers": attackers})
     with terminal.progress() as listener:

@@ -85,6 +85,11 @@ def tolerance(norm: Norm, eps: float, entries: int) -> float:
     return many * 2.0**-23 + (0.0 if norm == "l0" else eps * 1e-6)
 
 
+def reach(norm: Norm, eps: float, entries: int) -> float:
+    """The largest l2 norm of a perturbation within eps of another norm, pixels being in [0, 1]."""
+    return {"linf": eps * math.sqrt(entries), "l2": eps, "l1": eps, "l0": math.sqrt(eps)}[norm]
+
+
 def standing(distances: Distances, norm: Norm, eps: float, entries: int) -> Flags:
     """Which examples have no adversarial image within eps. `distances`: to the nearest known one, infinite for none."""
     return np.asarray(distances > eps + tolerance(norm, eps, entries))

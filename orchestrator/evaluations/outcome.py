@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.suites import Entry
 
 WORST = "worst case"
+CERTIFIED = "certified"
 HEADINGS = (
     "attack",
     "accuracy",
@@ -49,6 +50,7 @@ class Outcome:
     curves: tuple[Curve, ...]
     shown: str  # the attack whose images were kept
     classes: tuple[str, ...]  # of the data set
+    gains: dict[str, float] = field(default_factory=dict)  # of layers, which certified radii follow from; else empty
     folder: Path
 
     @property
@@ -122,10 +124,37 @@ def table_and_curves(settings: Settings, rows: Any) -> tuple[tuple[Row, ...], tu
         if entry.attack.minimal:
             own = np.minimum(clean, found.distances(entry.attack.norm, settings.examples))
             curves.append(figures.step_curve(entry.label, entry.attack.norm, own))
+    if settings.lipschitz:
+        radii = certified_radii(rows, settings.examples, settings.entries)
+        table.append(_certified(radii, settings))
+        curves.append(figures.step_curve(CERTIFIED, "l2", radii))
     table.append(_plain(WORST, known, settings, settings.eps))
     if settings.suite.curve is not None:
         curves.append(_measured(settings, rows, known))
     return tuple(table), tuple(curves)
+
+
+def certified_radii(rows: Any, examples: int, entries: int) -> NDArray[np.float64]:
+    """The certified l2 radius of each example, 0 where the model is wrong as it is.
+
+    No attack can have found anything within it: if one has, the certificate is wrong, and that is an error of ours.
+    """
+    radii = np.zeros(examples)
+    clean = np.asarray(rows["attack"].combine_chunks().dictionary_decode()) == "clean"
+    index, distance = rows["index"].to_numpy(), rows["l2"].to_numpy()
+    radii[index[clean]] = rows["certified"].to_numpy()[clean]
+    found = rows["success"].to_numpy() & (rows["predicted"].to_numpy() == rows["label"].to_numpy())
+    allowed = 1e-3 * radii[index[found]] + figures.tolerance("l2", 1.0, entries)  # float32 is not exact arithmetic
+    broken = distance[found] + allowed < radii[index[found]]
+    assert not broken.any(), f"adversarial images within certified radii of examples {index[found][broken][:5]}"
+    return radii
+
+
+def _certified(radii: NDArray[np.float64], settings: Settings) -> Row:
+    """The row of the certificate: in another norm than l2 by the largest l2 norm that a perturbation can have there."""
+    reach = figures.reach(settings.norm, settings.eps, settings.entries)
+    share, half = figures.accuracy(np.asarray(radii > reach)), figures.median(radii)
+    return Row(CERTIFIED, settings.examples, share, "alone", 0.0, 0.0, "l2", half)
 
 
 def _measured(settings: Settings, rows: Any, known: NDArray[np.float64]) -> Curve:
@@ -197,7 +226,7 @@ def grid(outcome: Outcome) -> list[tuple[str, ...]]:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row of the table as texts, under HEADINGS."""
-    share, own = row.accuracy, row.attack not in ("clean", WORST)
+    share, own = row.accuracy, row.attack not in ("clean", CERTIFIED, WORST)
     return (
         row.attack,
         "" if share is None else percent(share.value),

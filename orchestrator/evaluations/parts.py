@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         ("confidence_adv", pa.float64()),
         ("forwards", pa.int64()),  # passes that the attack spent on the example
         ("backwards", pa.int64()),  # gradient evaluations
+        ("certified", pa.float64()),  # in rows of "clean": the certified l2 radius; NaN where none was asked for
     ]
 )
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, pa.ArrowException)  # not there, or cut short

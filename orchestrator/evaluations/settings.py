@@ -40,6 +40,7 @@ class Settings:
     guides: str  # SHA-256 of the training part, where images that guide attacks come from; empty: there are none
     device: str
     threads: int
+    lipschitz: float = 0.0  # of the model, where radii are certified; 0: they are not
     shard: int = SHARD
 
     @property

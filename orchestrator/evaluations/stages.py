@@ -135,6 +135,7 @@ class Stages:
             seed=self.settings.seed,
             targets=stage.targets,
             keep=kept(stage, shard),
+            lipschitz=self.settings.lipschitz if stage.attack is None else 0.0,
         )
 
     def _finish(self, stage: Stage, shard: int) -> Part:
