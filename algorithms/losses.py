@@ -1,8 +1,9 @@
 """What an attack climbs: one number a row, higher is more adversarial; never averaged over the batch.
 
-`cross_entropy`; `margin` (Carlini and Wagner 2017, https://arxiv.org/abs/1608.04644, equation 6 without its hinge);
-`dlr`, the difference of logits ratio (Croce and Hein 2020, https://arxiv.org/abs/2003.01690, equation 6; their targeted
-form, equation 7, needs the true class beside the target and belongs to `apgd`).
+`cross_entropy`; `log_odds`, which points the same way and does not saturate; `margin` (Carlini and Wagner 2017,
+https://arxiv.org/abs/1608.04644, equation 6 without its hinge); `dlr`, the difference of logits ratio (Croce and Hein
+2020, https://arxiv.org/abs/2003.01690, equation 6; their targeted form, equation 7, needs the true class beside the
+target and belongs to `apgd`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from algorithms.tensors import Labels, Logits, PerRow
 
-Loss = Literal["cross_entropy", "margin", "dlr"]
+Loss = Literal["cross_entropy", "margin", "dlr", "log_odds"]
 
 
 def margin(logits: Logits, y: Labels) -> PerRow:
@@ -34,9 +35,16 @@ def cross_entropy(logits: Logits, y: Labels) -> PerRow:
     return functional.cross_entropy(logits, y, reduction="none")
 
 
+def log_odds(logits: Logits, y: Labels) -> PerRow:
+    """Logarithm of the odds against `y`: its gradient points as that of the cross-entropy does, and never vanishes."""
+    others = logits.scatter(1, y.unsqueeze(1), -torch.inf)
+    return others.logsumexp(1) - logits.gather(1, y.unsqueeze(1)).squeeze(1)
+
+
 def loss(name: Loss, logits: Logits, y: Labels, *, targeted: bool = False) -> PerRow:
     """The loss `name` a row, to be climbed; where `targeted`, `y` holds the classes to reach."""
-    value = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr}[name](logits, y)
+    values = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr, "log_odds": log_odds}
+    value = values[name](logits, y)
     return -value if targeted else value
 
 

@@ -56,7 +56,16 @@ def test_cross_entropy_by_hand() -> None:
     assert losses.cross_entropy(*rows([1000.0, 0.0], 1)).item() == pytest.approx(1000)  # no overflow
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "margin", "dlr"])
+def test_log_odds_point_as_the_cross_entropy_does_and_do_not_vanish() -> None:
+    assert losses.log_odds(*rows([math.log(6), math.log(1), math.log(2)], 0)).item() == pytest.approx(math.log(3 / 6))
+    for gap in (1.0, 200.0):  # at 200 the cross-entropy's own gradient is zero in float32
+        logits = torch.tensor([[gap, 0.5, 0.0, -1.0]], requires_grad=True)
+        (slope,) = torch.autograd.grad(losses.log_odds(logits, torch.tensor([0])).sum(), logits)
+        expected = torch.softmax(torch.tensor([0.5, 0.0, -1.0]), 0)
+        torch.testing.assert_close(slope[0], torch.cat([torch.tensor([-1.0]), expected]))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "margin", "dlr", "log_odds"])
 def test_a_target_turns_the_loss_round_and_rows_keep_apart(name: losses.Loss) -> None:
     logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     y = torch.tensor([0, 1, 2, 3, 0])

@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple, final
 import torch
 from torch import nn
 
-from algorithms import checks, moments, transport
+from algorithms import balancing, checks, moments, transport
 from algorithms.attacks import Attack
+from algorithms.balancing import Prices
 from algorithms.ledger import Ledger
 from algorithms.losses import Loss
 from algorithms.modes import frozen
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
 
     x_adv: Images
     bent: Moves  # the free variable that the plan is made from (the paper's Phi)
+    prices: Prices | None  # of cost and of bright pixels; `softmax` only
     mean: Moves | None  # Adam's moments, of the gradient for `bent`; `tanh` only
     square: Moves | None
 
@@ -37,18 +39,19 @@ class Plan(NamedTuple):
 class WasserAttack(Attack):
     """Moves the mass of pixels where it fools the model most, within a Wasserstein ball.
 
-    The plan is a function of free variables. With `softmax` each pixel's mass is shared out by a softmax and the moves
-    are scaled into the budget, so mass and cost are right by construction and only pixels above 1 are penalised; the
-    ascent is mirror ascent, which adds to each logit what a unit of mass gains by that move. With `tanh` it is as
-    published: every entry is a hyperbolic tangent that Adam ascends, and violations are penalised by fixed multipliers,
-    which cannot fit every model: it stands still or leaves the ball. Either way each point is repaired before the model
-    sees it, so that it is in the ball and in [0, 1] and has the image's mass; `repair = False` shows the model what is
-    published, clipped, and `audit` says how far that is from a plan.
+    The plan is a function of free variables. With `softmax` each pixel's mass is shared out by a softmax, so that no
+    mass comes or goes; the ascent is mirror ascent, which adds to each logit what a unit of mass gains at that target,
+    and after each step a few sweeps set the prices of cost and of bright pixels such that the budget and the brightest
+    pixel are kept. With `tanh` it is as published: every entry is a hyperbolic tangent that Adam ascends, and
+    violations are penalised by fixed multipliers, which cannot fit every model: it stands still or leaves the ball.
+    Either way each point is repaired before the model sees it, so that it is in the ball and in [0, 1] and has the
+    image's mass; `repair = False` shows the model what is published, clipped, and `audit` says how far that is from a
+    plan.
 
     The radius is a cost per unit of mass, and `norm`, the l1 norm of the change, is only what is recorded. A step is
-    one pass both ways. An example keeps one plan (`tanh`: three) and needs about six for a moment, each of channels *
-    height * width * window^2 numbers: in float32 78 kB on MNIST with a window of 5, 2.5 MB with all of the image; 0.3
-    and 12.6 MB on CIFAR-10.
+    one pass both ways and `sweeps` sweeps over the plan. An example keeps one plan (`tanh`: three) and needs about six
+    for a moment, each of channels * height * width * window^2 numbers: in float32 78 kB on MNIST with a window of 5,
+    2.5 MB with all of the image; 0.3 and 12.6 MB on CIFAR-10.
     """
 
     norm: Literal["l1"] = "l1"
@@ -61,11 +64,12 @@ class WasserAttack(Attack):
     metric: transport.Metric = "l2"  # distance between two pixels
     growth: float = 1.0  # factor on the radius every so many steps; 1.4 in the paper's training
     every: int = 5  # steps between two radii
+    sweeps: int = 6  # over the prices after each step; `softmax` only
     row_penalty: float = 10.0  # on mass that is not the pixel's own; `tanh` only (the paper's alpha)
-    box_penalty: float = 1.0  # on mass above 1 (beta, 10); with `softmax` for a gradient of largest entry 1
+    box_penalty: float = 10.0  # on mass above 1; `tanh` only (beta)
     cost_penalty: float = 10.0  # on cost beyond the radius; `tanh` only (gamma)
     repair: bool = True
-    loss: Loss = "margin"
+    loss: Loss = "log_odds"  # the paper's l0 is `margin`
     targeted: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +77,7 @@ class WasserAttack(Attack):
         transport.check(self.eps, self.window, self.growth, self.every)
         checks.at_least("steps", self.steps, 1, "a number of steps")
         checks.at_least("step_size", self.step_size, 0, "a length in the free variables' units")
+        checks.at_least("sweeps", self.sweeps, 1, "a number of sweeps")
         for name in ("row_penalty", "box_penalty", "cost_penalty"):
             checks.at_least(name, getattr(self, name), 0, "a factor on a violation")
 
@@ -80,30 +85,30 @@ class WasserAttack(Attack):
         """The clean images and a plan where almost all mass stays."""
         x, ways = problem.x, self._ways(problem.x)
         if self.encoding == "softmax":
-            return Plan(x, (AT_HOME * ways.staying.to(x)).expand(*x.shape[:2], -1, -1).clone(), None, None)
+            bent = (AT_HOME * ways.staying.to(x)).expand(*x.shape[:2], -1, -1)
+            return Plan(x, balancing.reachable(bent, ways), balancing.free(x), None, None)
         share = torch.where(ways.staying, 1.0, OUTSIDE * ways.moving.to(x))
         few = torch.finfo(x.dtype).eps
         bent = torch.atanh((2 * share * x.flatten(2).unsqueeze(2) - 1).clamp(few - 1, 1 - few))
-        return Plan(x, bent, torch.zeros_like(bent), torch.zeros_like(bent))
+        return Plan(x, bent, None, torch.zeros_like(bent), torch.zeros_like(bent))
 
     def step(self, problem: Problem, state: Plan, k: int) -> Plan:
         """One step on the plan's variables, and the image that the new plan makes."""
         x, ways, eps = problem.x, self._ways(problem.x), transport.radius(self.eps, self.growth, self.every, k)
         gradient = problem.gradient(state.x_adv).gradient
-        mean, square = state.mean, state.square
-        if mean is None or square is None:
+        if state.prices is None:
+            new = self._along(state, self._slope(x, state, gradient, ways, eps), k)
+        else:
             size = self.step_size * (1 - (1 - LAST) * k / self.steps)
-            bent = state.bent + size * self._gains(x, state.bent, gradient, ways, eps)
-        else:
-            mean, square = moments.advance(mean, square, self._slope(x, state.bent, gradient, ways, eps))
-            direction, denominator = moments.corrected(mean, square, k + 1)
-            bent = state.bent + self.step_size * direction / denominator
-        plan = self._plan(x, bent, ways, eps)
+            scaled = gradient / per_row(gradient.abs().flatten(1).amax(1).clamp_min(1e-30), gradient)
+            bent, prices = state.bent + size * ways.to_targets(scaled), state.prices
+            for _ in range(self.sweeps):
+                prices = balancing.sweep(x, bent, ways, eps, prices, 1.0)
+            new = state._replace(bent=bent, prices=prices)
+        plan = self._plan(x, new, ways, eps)
         if self.repair:
-            x_adv, _ = transport.feasible(x, plan * ways.moving, ways, eps)
-        else:
-            x_adv = ways.arriving(plan).clamp(0, 1)
-        return Plan(x_adv, bent, mean, square)
+            return new._replace(x_adv=transport.feasible(x, plan * ways.moving, ways, eps)[0])
+        return new._replace(x_adv=ways.arriving(plan).clamp(0, 1))
 
     def audit(self, model: nn.Module, x: Images, y: Labels, *, rng: torch.Generator) -> Audit:
         """The violations of every row's last plan, as they are before any repair. Takes all steps for every row."""
@@ -115,44 +120,32 @@ class WasserAttack(Attack):
             for k in range(self.steps):
                 state = self.step(problem, state, k)
         ways, eps = self._ways(x), transport.radius(self.eps, self.growth, self.every, self.steps - 1)
-        return transport.audit(x, self._plan(x, state.bent, ways, eps), ways, eps)
+        return transport.audit(x, self._plan(x, state, ways, eps), ways, eps)
 
     def _ways(self, x: Images) -> Routes:
         return transport.routes(x, self.window, self.power, self.metric)
 
-    def _plan(self, x: Images, bent: Moves, ways: Routes, eps: float) -> Moves:
+    def _plan(self, x: Images, state: Plan, ways: Routes, eps: float) -> Moves:
         """The whole plan, not repaired."""
-        if self.encoding == "tanh":
-            return 0.5 * (bent.tanh() + 1) * (ways.moving | ways.staying)
-        moves = _shares(bent, ways) * ways.moving * x.flatten(2).unsqueeze(2)
+        if state.prices is None:
+            return 0.5 * (state.bent.tanh() + 1) * (ways.moving | ways.staying)
+        moves = balancing.spread(x, state.bent, ways, state.prices, 1.0) * ways.moving
         return transport.whole(x, transport.afford(x, moves, ways, eps), ways)
 
-    def _gains(self, x: Images, bent: Moves, gradient: Images, ways: Routes, eps: float) -> Moves:
-        """What a unit of each pixel's mass gains by each move, its price taken off: what mirror ascent adds.
+    def _along(self, state: Plan, slope: Moves, k: int) -> Plan:
+        """The variables of the hyperbolic tangent after a step of Adam."""
+        assert state.mean is not None
+        assert state.square is not None
+        mean, square = moments.advance(state.mean, state.square, slope)
+        direction, denominator = moments.corrected(mean, square, k + 1)
+        return state._replace(bent=state.bent + self.step_size * direction / denominator, mean=mean, square=square)
 
-        Where the moves are scaled into the budget, cost is worth what the plan gains by it on average: all other moves
-        shrink when one costs more.
-        """
-        moves = _shares(bent, ways) * ways.moving * x.flatten(2).unsqueeze(2)
-        price, few = ways.price(moves), torch.finfo(x.dtype).tiny
-        bright = transport.arrive(x, transport.afford(x, moves, ways, eps), ways) > 1
-        worth = gradient / per_row(gradient.abs().flatten(1).amax(1).clamp_min(1e-30), gradient)
-        worth = worth - self.box_penalty * bright
-        gain = (ways.to_targets(worth) - worth.flatten(2).unsqueeze(2)) * ways.moving
-        average = (moves * gain).flatten(1).sum(1) / price.clamp_min(few)
-        return gain - per_row(average * (price > eps * transport.mass(x)), moves) * ways.cost
-
-    def _slope(self, x: Images, bent: Moves, gradient: Images, ways: Routes, eps: float) -> Moves:
+    def _slope(self, x: Images, state: Plan, gradient: Images, ways: Routes, eps: float) -> Moves:
         """The gradient of equation 9 for the variables of the hyperbolic tangent."""
-        plan = self._plan(x, bent, ways, eps)
+        plan = self._plan(x, state, ways, eps)
         after, total = ways.arriving(plan), transport.mass(x)
         rows = (ways.leaving(plan) - x).sign().flatten(2).unsqueeze(2)
         over = (ways.price(plan) > eps * total) / total.clamp_min(torch.finfo(x.dtype).tiny)
         worth = ways.to_targets(gradient - self.box_penalty * (after > 1))
         worth = worth - self.row_penalty * rows - self.cost_penalty * per_row(over, plan) * ways.cost
         return 2 * plan * (1 - plan) * worth
-
-
-def _shares(bent: Moves, ways: Routes) -> Moves:
-    """How each pixel's mass is shared out among its targets."""
-    return torch.softmax(bent.masked_fill(~(ways.moving | ways.staying), -torch.inf), 2)

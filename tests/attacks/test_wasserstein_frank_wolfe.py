@@ -22,15 +22,34 @@ def attacked(attack: WassersteinFrankWolfe, x: Images) -> Record:
     return search(attack, MODEL, x, y, rng=torch.Generator(), policy="highest loss")
 
 
+def share(attack: WassersteinFrankWolfe, x: Images) -> list[float]:
+    """Of the linear program's optimum, an image."""
+    record = attacked(attack, x)
+    gains = [((found - image).flatten() @ SLOPE).item() for image, found in zip(x, record.x_adv, strict=True)]
+    return [gain / best_gain(image, SLOPE, attack.eps, attack.power) for gain, image in zip(gains, x, strict=True)]
+
+
+@pytest.mark.parametrize("capped", [True, False])
 @pytest.mark.parametrize("power", [1, 2])
-def test_one_step_on_a_linear_score_is_the_linear_programs_optimum(power: Any) -> None:
-    """Images so dark that no pixel comes near 1: then the first linear problem is the whole problem."""
+def test_one_step_on_a_linear_score_is_the_linear_programs_optimum(power: Any, capped: bool) -> None:
+    """Images so dark that no pixel comes near 1, and an entropy that hardly counts."""
     x = 0.05 * digits(3)[0]
     for eps in (0.1, 0.5):
-        record = attacked(WassersteinFrankWolfe(eps=eps, power=power, window=0, steps=1, loss="margin"), x)
-        for image, found in zip(x, record.x_adv, strict=True):
-            share = ((found - image).flatten() @ SLOPE).item() / best_gain(image, SLOPE, eps, power)
-            assert 0.99 <= share <= 1 + 1e-9
+        sharp = WassersteinFrankWolfe(
+            eps=eps, power=power, window=0, steps=1, entropy=1e-3, sweeps=150, loss="margin", capped=capped
+        )
+        for found in share(sharp, x):
+            assert 0.98 <= found <= 1 + 1e-9
+
+
+@pytest.mark.parametrize("eps", [0.3, 0.9])
+def test_it_knows_of_the_brightest_pixel(eps: float) -> None:
+    x = digits(3)[0]
+    capped = share(WassersteinFrankWolfe(eps=eps, window=0, steps=3), x)
+    published = share(WassersteinFrankWolfe(eps=eps, window=0, steps=3, capped=False, entropy=1e-3), x)
+    for with_cap, without in zip(capped, published, strict=True):
+        assert without + 0.05 < with_cap <= 1 + 1e-9
+        assert with_cap >= 0.9
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -54,6 +73,7 @@ def test_an_image_of_zeros_and_a_radius_of_zero_stay() -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"eps": -1.0}, "eps: a cost of transport per unit of mass, .*, at least 0, not -1"),
     ({"steps": 0}, "steps: a number of steps, at least 1, not 0"),
+    ({"sweeps": 0}, "sweeps: a number of sweeps, at least 1, not 0"),
     ({"entropy": 0.0}, "entropy: a weight, between 1e-06 and 1, not 0"),
 ]
 
