@@ -68,6 +68,20 @@ def sensitivity(model: nn.Module, x: Images, y: Labels, norm: Size = "l2") -> Pe
     return balls.size(gradient, norm)
 
 
+def nearest_boundary(logits: Logits, x: Images, y: Labels, norm: Literal["l2", "linf"]) -> tuple[PerRow, Labels]:
+    """The distance to the nearest linearised boundary of class `y`, and the class behind it; `slopes` has the rest.
+
+    Infinite where no gap depends on the input.
+    """
+    nearest, rival = torch.full_like(logits[:, 0], torch.inf).detach(), (y + 1) % logits.shape[1]
+    for slope in slopes(logits, x, y):
+        size = balls.dual(slope.gradient, norm)
+        distance = torch.where((size > 0) & (y != slope.rival), slope.gap.abs() / size, torch.inf)
+        nearer = distance < nearest
+        nearest, rival = torch.where(nearer, distance, nearest), torch.where(nearer, slope.rival, rival)
+    return nearest, rival
+
+
 def geometric_margin(model: nn.Module, x: Images, y: Labels, norm: Literal["l2", "linf"] = "l2") -> PerRow:
     """The distance to the nearest linearised boundary of class `y` in `norm`, negative where another is predicted.
 
@@ -76,10 +90,5 @@ def geometric_margin(model: nn.Module, x: Images, y: Labels, norm: Literal["l2",
     with frozen(model), torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = predict(model, x)
-        nearest = torch.full_like(logits[:, 0], torch.inf).detach()
-        for slope in slopes(logits, x, y):
-            size = balls.dual(slope.gradient, norm)
-            distance = torch.where((size > 0) & (y != slope.rival), slope.gap.abs() / size, torch.inf)
-            nearest = torch.minimum(nearest, distance)
-    right = logits.detach().argmax(1) == y
-    return torch.where(right, nearest, -nearest)
+        nearest, _ = nearest_boundary(logits, x, y, norm)
+    return torch.where(logits.detach().argmax(1) == y, nearest, -nearest)

@@ -14,6 +14,7 @@ from algorithms import plugins
 from algorithms.schedules import Schedule
 from algorithms.schedules.constant import Constant
 from algorithms.schedules.cosine import Cosine
+from algorithms.schedules.exponential import Exponential
 from algorithms.schedules.one_cycle import OneCycle
 from algorithms.schedules.piecewise import Piecewise
 
@@ -38,6 +39,14 @@ def test_piecewise_is_torchs_multi_step(gamma: float) -> None:
     schedule = Piecewise(milestones=(7 / STEPS, 12 / STEPS, 31 / STEPS), gamma=gamma)
     expected = theirs(lambda o: torch_schedulers.MultiStepLR(o, [7, 12, 31], gamma), STEPS)
     assert [schedule.factor(k / STEPS) for k in range(STEPS)] == pytest.approx(expected, rel=1e-12)
+
+
+def test_exponential_is_torchs_once_an_epoch() -> None:
+    expected = theirs(lambda o: torch_schedulers.ExponentialLR(o, 0.95), 100)
+    for per_epoch in (1, 3, 7, 120):
+        steps = 100 * per_epoch
+        factors = [Exponential().factor(k / steps) for k in range(steps)]
+        assert factors == pytest.approx([expected[k // per_epoch] for k in range(steps)], rel=1e-12)
 
 
 def test_a_milestone_falls_on_its_own_step_whatever_the_length() -> None:
@@ -99,6 +108,8 @@ def test_constant_is_one() -> None:
 
 
 WRONG = [
+    (Exponential, {"falls": 0}, "falls: a number of equal parts of the training, at least 1, not 0"),
+    (Exponential, {"gamma": 1.5}, "gamma: the factor of a fall, between 0 and 1, not 1.5"),
     (Piecewise, {"milestones": (0.5, 0.25)}, "milestones: increasing shares of the training, not 0.5 before 0.25"),
     (Piecewise, {"milestones": (0.5, 0.5)}, "milestones: increasing shares of the training, not 0.5 before 0.5"),
     (Piecewise, {"milestones": (100, 150)}, "milestones: shares of the training, between 0 and 1, not 100"),

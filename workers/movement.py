@@ -36,9 +36,10 @@ class Movement:
     def ahead(self, flat: Tensor, progress: float) -> Moved:
         """Parameters and memory after a step against the gradient `flat`; nothing moves yet.
 
-        Raises FloatingPointError if a parameter would not be finite.
+        A companion whose gradient is zero throughout, because no loss has used it, makes no step: its update remembers
+        nothing of it. Raises FloatingPointError if a parameter would not be finite.
         """
-        if self.update is None:
+        if self.update is None or (self.whose and not flat.any()):
             return Moved(self.parameters, self.memory)
         gradients = split_flat(flat, self.parameters)
         moved = self._step(self.update.at(progress), gradients)

@@ -26,7 +26,9 @@ SMALL = {  # the largest number of these that a test runs
 }
 RADIUS: dict[Norm, float] = {"linf": 0.1, "l2": 0.5, "l1": 2.0, "l0": 5.0}  # fools some of the tests' rows, not all
 
-OVERRIDES: dict[str, dict[str, Any]] = {}  # fields by plug-in, where the rule does not do
+OVERRIDES: dict[str, dict[str, Any]] = {  # fields by plug-in, where the rule does not do
+    "adversary_critic": {"hidden": (8, 8), "warmup": 0.0},
+}
 HIDDEN = {"feature_adversary"}  # plug-ins that follow a hidden layer's gradient: no backward pass meets the logits
 OTHER_BALL = {  # plug-ins whose `eps` is not the radius of a ball of their `norm`
     "wasser_attack",

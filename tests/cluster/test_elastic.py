@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from algorithms.attacks.pgd import PGD
+from algorithms.defenses.adversary_critic import AdversaryCritic
 from algorithms.defenses.curriculum import Curriculum
 from algorithms.defenses.dynamic import Dynamic
 from orchestrator.backend import Inline
@@ -86,6 +87,26 @@ def test_a_killed_attacker_changes_no_bit(inline: dict[int, str], tmp_path: Path
         assert bits(backend, tmp_path, changed(lag=1), notes=notes) == inline[1]
         assert backend.events()["requeues"] >= 1
     assert notes.steps == list(range(STEPS))
+
+
+def test_a_critic_beside_the_model_changes_nothing_of_this(tmp_path: Path) -> None:
+    """One attacker or three, one of them killed, gone on with elsewhere: the same bits of the model."""
+
+    def kill(step: int) -> None:
+        if step == 4:
+            os.kill(processes("Attacker")[0].pid, signal.SIGKILL)
+
+    defense = AdversaryCritic(hidden=(16,), steps=2, warmup=0.2)
+    work, notes = changed(defense=defense, exchange="gradients"), Notes()
+    expected = bits(Inline(work), tmp_path / "inline", work)
+    with remote(1, work) as backend:
+        assert bits(backend, tmp_path / "one", work) == expected
+    with remote(3, work) as backend:
+        assert bits(backend, tmp_path / "killed", work, notes=Notes(kill)) == expected
+        assert backend.events()["requeues"] >= 1
+        with pytest.raises(Interrupted):
+            bits(backend, tmp_path / "parts", work, notes=notes, stop=lambda: len(notes.steps) == 5)
+    assert bits(Inline(work), tmp_path / "parts", work) == expected
 
 
 def test_stopped_here_and_resumed_there(inline: dict[int, str], tmp_path: Path) -> None:
