@@ -29,9 +29,10 @@ class Critic(nn.Module):
         """`noise`: standard deviations at the pixels, and at the layers behind the first."""
         super().__init__()
         widths = [prod(shape), *hidden, classes]
-        self.layers = nn.ModuleList(nn.Linear(wide, narrow) for wide, narrow in pairwise(widths))
+        layers = [nn.Linear(wide, narrow) for wide, narrow in pairwise(widths)]
+        self.layers = nn.ModuleList(layers)
         self.noise = (noise[0], *[noise[1]] * len(hidden))
-        for layer in self.layers:
+        for layer in layers:
             nn.init.kaiming_normal_(layer.weight, a=LEAK)
             nn.init.zeros_(layer.bias)
 

@@ -37,6 +37,8 @@ class Train:
     exchange: Literal["examples", "gradients"] = "examples"  # what attackers send back
     precision: Precision = "float32"  # of the passes that make examples; gradients, updates and figures are float32
     average: float = 0.0  # decay of the moving average of weights, which is then the model; 0: none
+    label_smoothing: float = 0.0  # share of each label that all classes get alike, in whatever cross-entropy is learnt
+    weight_perturbation: float = 0.0  # of each weight, relative to its norm, when gradients are taken; 0.005 is usual
     checkpoint_every: int = 200  # steps between checkpoints; the end of an epoch is always one
 
     def __post_init__(self) -> None:
@@ -48,6 +50,8 @@ class Train:
             raise ValueError(f"shard: a divisor of batch = {self.batch}, not {self.shard}")
         checks.between("lag", self.lag, 0, 1000, "a number of updates")
         checks.between("average", self.average, 0, 0.999999, "a decay")
+        checks.between("label_smoothing", self.label_smoothing, 0, 1, "a share of the labels")
+        checks.between("weight_perturbation", self.weight_perturbation, 0, 1, "a size relative to the weights'")
         checks.at_least("checkpoint_every", self.checkpoint_every, 1, "steps between checkpoints")
 
 

@@ -86,6 +86,7 @@ def judged(predicted: list[int], success: list[bool], l2: list[float]) -> Judged
         l2=np.array(l2),
         l1=nothing,
         l0=nothing,
+        relative=np.array(l2) / 2,
         loss=nothing,
         loss_adv=nothing,
         confidence=nothing,
@@ -121,6 +122,10 @@ def test_a_minimal_attack_in_another_norm_gives_a_curve_and_still_counts() -> No
     first, attack, worst = table
     assert (first.accuracy, worst.accuracy) == (figures.wilson(4, 5), figures.wilson(2, 5))
     assert (attack.accuracy, attack.norm, attack.median, attack.backwards) == (None, "l2", 0.2, 7.0)
+    assert attack.relative is not None
+    assert attack.relative.correct == pytest.approx((0.05 + 0.1 + 0.2) / 3)  # three of the four that it gets right
+    assert attack.relative.everything == pytest.approx((0.05 + 0.1 + 0.2) / 4)
+    assert attack.relative.failed == 1
     shares = [(point.eps, point.accuracy.value) for point in curve.points]
     assert shares == [(0.0, 0.8), (0.1, 0.6), (0.2, 0.4), (0.4, 0.2)]
     assert (curve.norm, curve.steps) == ("l2", True)

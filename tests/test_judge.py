@@ -115,6 +115,9 @@ def test_norms_and_images_are_those_of_the_perturbation(split: Given, w: Tensor)
     np.testing.assert_allclose(judged.l2[:7], np.sqrt((flat**2).sum(1)), rtol=1e-12)
     np.testing.assert_allclose(judged.l1[:7], flat.sum(1), rtol=1e-12)
     assert judged.l0[:7].tolist() == (flat > 0).sum(1).tolist()
+    np.testing.assert_allclose(
+        judged.relative[:7], flat.max(1) / split.x[:7].double().amax((1, 2, 3)).numpy(), rtol=1e-12
+    )
     assert judged.kept.index.tolist() == list(range(7))
     assert np.array_equal(judged.kept.clean, split.x[:7].numpy())
 

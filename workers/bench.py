@@ -12,7 +12,7 @@ from algorithms.team import Team, accompanied
 from algorithms.tensors import Images, Labels
 from workers import runtime, schedule
 from workers.cache import open_split
-from workers.descent import ShardGradient, shard_gradient
+from workers.descent import Learning, ShardGradient, shard_gradient
 from workers.messages import Shard, Work
 
 
@@ -68,4 +68,5 @@ class Bench:
         """The gradient of the defense's loss on a shard."""
         rng = runtime.rng_of(self.work.seed, "loss", shard.epoch, shard.step, shard.number)
         network = self.placed(self.network, shard)
-        return shard_gradient(network, self.defense(shard.step), (batch.x, x_adv, batch.y), rng)
+        learning = Learning(self.work.label_smoothing, self.work.weight_perturbation)
+        return shard_gradient(network, self.defense(shard.step), (batch.x, x_adv, batch.y), rng, learning)

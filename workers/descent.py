@@ -7,7 +7,7 @@ shards add to the buffers of a defense's companions adds up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from algorithms.defenses import Defense
-from algorithms.team import Team
+from algorithms.smoothing import smoothed
+from algorithms.team import Team, model_of
 from algorithms.tensors import Images, Labels
+from algorithms.weight_perturbation import perturbed, weights_of
 
 
 class Statistics(NamedTuple):
@@ -36,28 +38,65 @@ class ShardGradient(NamedTuple):
     statistics: dict[str, Statistics]  # by the name of the buffer
 
 
+class Learning(NamedTuple):
+    """How gradients are taken, whatever the defense."""
+
+    label_smoothing: float = 0.0  # share of each label that all classes get alike
+    weight_perturbation: float = 0.0  # size of the adversarial perturbation of each weight, relative to its norm
+
+
+PLAIN = Learning()
+
+
 def shard_gradient(
-    model: nn.Module, defense: Defense, examples: tuple[Images, Images, Labels], rng: torch.Generator
+    model: nn.Module,
+    defense: Defense,
+    examples: tuple[Images, Images, Labels],
+    rng: torch.Generator,
+    learning: Learning = PLAIN,
 ) -> ShardGradient:
     """Gradient of the mean loss over a shard (`x`, `x_adv`, `y`), in training mode. The model's buffers come back.
 
-    Raises FloatingPointError if the loss is not finite.
+    With weights perturbed, loss and gradient are those there; the perturbation is the shard's own. Raises
+    FloatingPointError if the loss is not finite.
     """
     before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
     parameters = list(model.parameters())
     model.train()
     x, x_adv, y = examples
-    try:
-        with dropout_from(rng, x.device):
+    state = rng.get_state()
+
+    def loss_now() -> Tensor:
+        rng.set_state(state)
+        with dropout_from(rng, x.device), smoothed(learning.label_smoothing):
             loss = defense.loss(model, x, x_adv, y, rng=rng)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()}")
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        return loss
+
+    try:
+        with worst_weights(model, loss_now, learning.weight_perturbation):
+            restore(model, before)
+            loss = loss_now()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         statistics = moved(model, before)
     finally:
         restore(model, before)
     flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
     return ShardGradient(float(loss.detach()), array(torch.cat([g.reshape(-1) for g in flat])), statistics)
+
+
+@contextmanager
+def worst_weights(model: nn.Module, loss: Callable[[], Tensor], size: float) -> Iterator[None]:
+    """Within the block the model's weights, and not its companions', are adversarially perturbed; 0: as they are."""
+    if size == 0:
+        yield
+        return
+    weights = weights_of(model_of(model))
+    slopes = torch.autograd.grad(loss(), weights, allow_unused=True)
+    gradients = [torch.zeros_like(w) if g is None else g for w, g in zip(weights, slopes, strict=True)]
+    with perturbed(weights, gradients, size):
+        yield
 
 
 @contextmanager

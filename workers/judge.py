@@ -75,6 +75,9 @@ class Judged:
     l2: NDArray[np.float64]
     l1: NDArray[np.float64]
     l0: NDArray[np.float64]  # entries (pixel and channel) that changed
+    relative: NDArray[
+        np.float64
+    ]  # the norm over that of the clean image, both in the attack's norm; 0 without an attack
     loss: NDArray[np.float64]  # cross-entropy of the clean image
     loss_adv: NDArray[np.float64]
     confidence: NDArray[np.float64]  # probability of the predicted class, clean
@@ -196,6 +199,7 @@ def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], rec
         l2=sizes["l2"],
         l1=sizes["l1"],
         l0=sizes["l0"],
+        relative=_relative(task, x, delta),
         loss=_array(clean.loss.double()),
         loss_adv=_array(after.loss.double()),
         confidence=_array(clean.confidence.double()),
@@ -212,6 +216,13 @@ def _certified(task: JudgeTask, clean: Seen, y: Labels) -> NDArray[np.float64]:
     if not task.lipschitz:
         return np.full(len(y), np.nan)
     return np.asarray(_array(radii(clean.logits, y, task.lipschitz)))
+
+
+def _relative(task: JudgeTask, x: Images, delta: Images) -> NDArray[Any]:
+    """How large the perturbations are beside their images, in the attack's norm; infinite beside a black image."""
+    norm = "l2" if task.attack is None else task.attack.norm
+    change, whole = balls.size(delta, norm), balls.size(x.double(), norm)
+    return _array(torch.where(change > 0, change / whole, 0))
 
 
 def _kept(task: JudgeTask, x: Images, x_adv: Images) -> Kept:

@@ -39,6 +39,7 @@ class DeepFool(Attack):
     steps: int = 50
     overshoot: float = 0.02  # share of the perturbation added to cross the boundary
     rivals: int = 0  # how many of the most likely other classes are looked at; 0 for all
+    longest: float = 0.0  # length of a step at most, in pixel units; 0: any. Smooth networks are overestimated without
     loss: Loss = "margin"
     targeted: bool = False
 
@@ -47,6 +48,7 @@ class DeepFool(Attack):
         checks.at_least("steps", self.steps, 1, "a number of steps")
         checks.at_least("overshoot", self.overshoot, 0, "a share of the perturbation")
         checks.at_least("rivals", self.rivals, 0, "a number of classes, 0 for all others")
+        checks.at_least("longest", self.longest, 0, "a length in pixel units, 0 for any")
 
     def start(self, problem: Problem) -> Walk:
         """The clean images."""
@@ -57,6 +59,7 @@ class DeepFool(Attack):
         planes = boundaries.nearest(problem, state.x_adv, rivals=self.rivals or None)
         slope = balls.dual(planes.normal, self.norm)
         length = torch.where(slope > 0, planes.gap.abs() / slope, 0) + 1e-4
+        length = length.clamp(max=self.longest) if self.longest else length
         moved = state.delta + per_row(length, state.delta) * balls.steepest(planes.normal, self.norm)
         fooled = losses.fooled(planes.logits, problem.y, targeted=self.targeted)  # at the clean image: nothing to do
         delta = torch.where(per_row(fooled, moved), state.delta, moved)

@@ -33,6 +33,20 @@ class Share:
 
 @final
 @dataclass(frozen=True)
+class Relative:
+    """How large an attack's perturbations are beside the images, on average (Moosavi-Dezfooli et al. 2016, eq. 15).
+
+    Matyasko 2021 (https://doi.org/10.32657/10356/143316) takes `correct` in equation 3.20 and `everything` in 4.9. Both
+    are of those examples for which the attack found a perturbation: where it failed for many, they say too little.
+    """
+
+    correct: float | None  # mean over the examples that the model gets right; None if there is none
+    everything: float | None  # mean over all, those that the model gets wrong as they are with 0
+    failed: int  # examples that the attack could not fool; they are in neither mean
+
+
+@final
+@dataclass(frozen=True)
 class Row:
     """A line of an evaluation's table."""
 
@@ -44,6 +58,7 @@ class Row:
     backwards: float
     norm: Norm | None  # of `median`; None: not a minimal-norm attack
     median: float | None  # radius at which a minimal-norm attack fools half of all examples; None: never, or no such
+    relative: Relative | None = None  # of a minimal-norm attack on all examples
 
 
 @final
@@ -104,6 +119,17 @@ def median(distances: Distances) -> float | None:
     """The lower median: at this radius half of the examples or more have fallen. None if fewer ever do."""
     middle = float(np.sort(distances)[(len(distances) - 1) // 2])
     return middle if math.isfinite(middle) else None
+
+
+def relative(sizes: Distances, success: Flags, right: Flags) -> Relative:
+    """Means of perturbations' norms over images' norms. `right`: examples that the model gets right as they are."""
+    found = sizes[right & success]
+    counted = int(success.sum())
+    return Relative(
+        correct=float(found.mean()) if len(found) else None,
+        everything=float(found.sum() / counted) if counted else None,
+        failed=len(sizes) - counted,
+    )
 
 
 def step_curve(attack: str, norm: Norm, distances: Distances, most: int = 200) -> Curve:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from algorithms.balls import Norm
 from orchestrator.evaluations import figures
-from orchestrator.evaluations.figures import Curve, Row
+from orchestrator.evaluations.figures import Curve, Relative, Row
 from orchestrator.folders import write_atomically
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ HEADINGS = (
     "forward",
     "backward",
     "median norm",
+    "relative norm",
 )  # passes an attacked example
 
 
@@ -72,6 +73,9 @@ class Outcome:
                 found[f"{self.suite}/accuracy/{name}"] = row.accuracy.value
             if row.median is not None:
                 found[f"{self.suite}/median_norm/{name}"] = row.median
+            if row.relative is not None:
+                means = {"correct": row.relative.correct, "all": row.relative.everything}
+                found |= {f"{self.suite}/rho_{key}/{name}": mean for key, mean in means.items() if mean is not None}
         return found
 
     def write(self) -> None:
@@ -101,6 +105,7 @@ class Found:
     index: NDArray[np.int64]
     success: NDArray[np.bool_]
     norms: dict[Norm, NDArray[np.float64]]
+    relative: NDArray[np.float64]
     forwards: NDArray[np.int64]
     backwards: NDArray[np.int64]
 
@@ -191,6 +196,7 @@ def _row(entry: Entry, found: Found, before: tuple[NDArray[np.float64], ...], se
         backwards=float(found.backwards.mean()) if len(found.index) else 0.0,
         norm=entry.attack.norm if minimal else None,
         median=figures.median(smallest) if minimal else None,
+        relative=figures.relative(found.relative, found.success, clean[found.index] > 0) if minimal and alone else None,
     )
 
 
@@ -200,7 +206,8 @@ def _found(rows: Any, label: str) -> Found:
     chosen = names == label
     column = {name: rows[name].to_numpy()[chosen] for name in rows.schema.names[1:]}
     norms: dict[Norm, Any] = {norm: column[norm] for norm in ("linf", "l2", "l1", "l0")}
-    return Found(column["index"], column["success"], norms, column["forwards"], column["backwards"])
+    counts = column["forwards"], column["backwards"]
+    return Found(column["index"], column["success"], norms, column["relative"], *counts)
 
 
 def screen(outcome: Outcome) -> Table:
@@ -235,7 +242,14 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.forwards:.1f}" if own else "",
         f"{row.backwards:.1f}" if own else "",
         "" if row.norm is None else f"{row.norm} " + ("never" if row.median is None else f"{row.median:.4g}"),
+        "" if row.relative is None else relative(row.relative),
     )
+
+
+def relative(found: Relative) -> str:
+    """The mean relative norm of examples that are classified correctly, and how many could not be fooled."""
+    mean = "" if found.correct is None else f"{found.correct:.4f}"
+    return f"{mean} ({found.failed} not fooled)" if found.failed else mean
 
 
 def percent(share: float) -> str:

@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
         ("l2", pa.float64()),
         ("l1", pa.float64()),
         ("l0", pa.float64()),
+        ("relative", pa.float64()),  # the norm over that of the clean image, both in the attack's norm
         ("loss", pa.float64()),  # cross-entropy of the clean image
         ("loss_adv", pa.float64()),
         ("confidence", pa.float64()),  # probability of the predicted class

@@ -41,6 +41,14 @@ def test_it_goes_on_where_the_box_cuts_a_step_short() -> None:
     assert 0.6 < record.x_adv[0, 0, 0, 1] < 0.62
 
 
+def test_a_longest_step_is_kept_to() -> None:
+    model, x, y = two_pixels(3, 4, bias=-5.0, x=(0.5, 0.5))  # 0.3 away: three steps of 0.1 are not enough, for rounding
+    record = run(DeepFool(longest=0.08, overshoot=0.0), model, x, y)
+    torch.testing.assert_close(record.norm, torch.full_like(record.norm, 0.3001), rtol=0, atol=2e-4)
+    assert record.forwards.tolist() == [8]  # two a step
+    assert not run(DeepFool(longest=0.08, steps=3), model, x, y).success.any()
+
+
 def test_rivals_bound_the_backward_passes() -> None:
     model, x, y = affine()
     assert run(DeepFool(rivals=3, steps=1), model, x, y).backwards.tolist() == [3] * len(x)
@@ -65,7 +73,7 @@ def test_rows_fooled_already_cost_one_look() -> None:
     assert record.forwards.max() <= 2
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("overshoot", -0.1), ("rivals", -1)])
+@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("overshoot", -0.1), ("rivals", -1), ("longest", -1.0)])
 def test_settings_are_checked(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         DeepFool(**{field: value})
