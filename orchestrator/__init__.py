@@ -1,7 +1,7 @@
 """The orchestrator: recipes, the training loop, tracking, evaluation, reports and the command line.
 
-`from orchestrator import Recipe, train, evaluate` is what most Python users need. Each is imported when it is asked
-for, so that `import orchestrator` costs nothing.
+`from orchestrator import Recipe, train, evaluate, diagnose` is what most Python users need. Each is imported when it is
+asked for, so that `import orchestrator` costs nothing.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchestrator.diagnosis import diagnose
     from orchestrator.evaluation import evaluate
     from orchestrator.recipe import Recipe
     from orchestrator.run import train
 
-__all__ = ["Recipe", "evaluate", "train"]
+__all__ = ["Recipe", "diagnose", "evaluate", "train"]
 
-_HOMES = {"Recipe": "recipe", "evaluate": "evaluation", "train": "run"}
+_HOMES = {"Recipe": "recipe", "diagnose": "diagnosis", "evaluate": "evaluation", "train": "run"}
 
 
 def __getattr__(name: str) -> Any:

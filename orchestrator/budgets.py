@@ -134,11 +134,15 @@ def _filled(table: dict[str, Any], norm: Norm, eps: float) -> dict[str, Any]:
 
 
 def _knows(attack: Any, norm: Norm) -> bool:
-    """Whether an attack can be asked for perturbations in that norm, as far as its table can be read."""
+    """Whether an attack can be asked for perturbations in that norm, as far as its table can be read.
+
+    One that looks for the smallest perturbation in a norm of its own is run as it is: what it finds is measured.
+    """
     if isinstance(attack, dict) and isinstance(attack.get("attack"), dict):
         return _knows(attack["attack"], norm)
     name = attack.get("name") if isinstance(attack, dict) else attack
     if name not in plugins.names(Attack):
         return True  # what is wrong is said when it is built
-    offered = get_args(fields_of(plugins.find(Attack, name)).get("norm"))
-    return not offered or norm in offered
+    kind: Any = plugins.find(Attack, name)
+    offered = get_args(fields_of(kind).get("norm"))
+    return not offered or norm in offered or (kind.minimal is True and len(offered) == 1)

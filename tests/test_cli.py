@@ -280,5 +280,5 @@ def test_the_package_exports_what_it_says() -> None:
     assert exported["Recipe"].load(DIGITS, ["defense.attack.steps=3"]).defense.attack == PGD(
         eps=0.2, step_size=0.05, steps=3
     )
-    with pytest.raises(AttributeError, match="it has Recipe, evaluate, train"):
+    with pytest.raises(AttributeError, match="it has Recipe, diagnose, evaluate, train"):
         _ = orchestrator.trian

@@ -132,6 +132,8 @@ def test_masked_networks_are_caught(mask: str, tmp_path: Path) -> None:
     assert found.verdict.startswith(f"masked: {len(flagged)} of ")
     assert ("averaged" in {stand.attack for stand in found.stands}) == (mask == "noisy")
     assert ("through the step sizes" in {stand.attack for stand in found.stands}) == (mask == "stiff")
+    assert [grid.iterations for grid in found.steps] == ([0, 1, 20, 100] if mask == "stiff" else [])
+    assert ("times of the steps" in found.page.read_text(encoding="utf-8")) == (mask == "stiff")
     if mask in ("quantised", "saturated"):
         assert found.claimed.value > 0.8
         assert found.worst.value < 0.2

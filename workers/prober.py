@@ -15,6 +15,7 @@ from algorithms.balls import Norm
 from algorithms.companions import WithSurrogate
 from algorithms.diagnostics.graded import Graded
 from algorithms.diagnostics.signs import Scene, Sign
+from algorithms.diagnostics.solver_steps import SolverSteps
 from algorithms.diagnostics.substitute import distil
 from algorithms.models import Model
 from algorithms.modes import frozen
@@ -27,13 +28,16 @@ Columns = dict[str, NDArray[Any]]  # a number or a flag an example
 KEPT = ("index", "label", "predicted", "predicted_adv", "success", "linf", "l2", "l1", "forwards", "backwards")
 
 
+Probe = Attack | Sign | SolverSteps
+
+
 class ProbeTask(NamedTuple):
     """What to look at, by name."""
 
     indices: NDArray[np.int64]  # of the examples within the test part
     label: str  # random numbers depend on it, the seed and an example's index
     seed: int
-    probe: Attack | Sign
+    probe: Probe
     norm: Norm
     eps: float
 
@@ -55,6 +59,8 @@ def probe(model: nn.Module, split: Source, task: ProbeTask, surrogate: nn.Module
     Raises ValueError and FloatingPointError as judge and search do.
     """
     graded = Graded(model)
+    if isinstance(task.probe, SolverSteps):
+        return _steps(graded, split, task, task.probe)
     if isinstance(task.probe, Sign):
         return _sign(graded, split, task, task.probe)
     shown = graded if surrogate is None else WithSurrogate(graded, surrogate)
@@ -72,12 +78,34 @@ def train_substitute(model: nn.Module, pupil: nn.Module, split: Split, task: Dis
 
 
 def _sign(model: nn.Module, split: Source, task: ProbeTask, sign: Sign) -> Columns:
+    scene = _scene(model, split, task)
+    right = look(model, scene.x, scene.y).predicted == scene.y
+    with frozen(model):
+        columns = sign.measure(scene)
+    found = {name: column.cpu().numpy() for name, column in {**columns, "right": right}.items()}
+    return {"index": task.indices.astype(np.int64), **found}
+
+
+def _steps(model: nn.Module, split: Source, task: ProbeTask, steps: SolverSteps) -> Columns:
+    """A row a block and number of iterations; times are filled up with NaN."""
+    with frozen(model):
+        grids = steps.grids(_scene(model, split, task))
+    longest = max((len(grid.times) for grid in grids), default=0)
+    times = [[*grid.times, *[np.nan] * (longest - len(grid.times))] for grid in grids]
+    return {
+        "index": task.indices.astype(np.int64),
+        "block": np.array([grid.block for grid in grids]),
+        "iterations": np.array([grid.iterations for grid in grids]),
+        "rejected": np.array([grid.rejected for grid in grids]),
+        "evaluations": np.array([grid.evaluations for grid in grids]),
+        "times": np.array(times),
+    }
+
+
+def _scene(model: nn.Module, split: Source, task: ProbeTask) -> Scene:
+    """The examples with a stream each, on the model's device."""
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     x, y = split.images(task.indices).to(device), split.labels(task.indices).to(device)
     purpose = seed_of(task.seed, "evaluate", zlib.crc32(task.label.encode()))
     streams = Streams(torch.from_numpy(task.indices.astype(np.int64)).to(device)).fork(purpose)
-    right = look(model, x, y).predicted == y
-    with frozen(model):
-        columns = sign.measure(Scene(model, x, y, task.norm, task.eps, streams))
-    found = {name: column.cpu().numpy() for name, column in {**columns, "right": right}.items()}
-    return {"index": task.indices.astype(np.int64), **found}
+    return Scene(model, x, y, task.norm, task.eps, streams)

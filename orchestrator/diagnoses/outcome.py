@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, final
@@ -15,9 +16,10 @@ from algorithms.balls import Norm
 from algorithms.diagnostics import findings
 from algorithms.diagnostics.findings import Finding
 from algorithms.diagnostics.signs import Sign
+from algorithms.diagnostics.solver_steps import Grid
 from orchestrator.budgets import Rival
 from orchestrator.diagnoses.settings import Settings
-from orchestrator.diagnoses.stages import RADIUS, Stages, radii
+from orchestrator.diagnoses.stages import RADIUS, STEPS, Stages, radii
 from orchestrator.evaluations.figures import Curve, Point, Share, wilson
 from orchestrator.evaluations.outcome import percent
 from orchestrator.folders import write_atomically
@@ -57,6 +59,7 @@ class Diagnosis:
     stands: tuple[Stand, ...]  # the reference, then each rival
     findings: tuple[Finding, ...]
     growth: Curve  # the reference attack against the radius
+    steps: tuple[Grid, ...]  # of the solvers of neural ODEs, on the first examples as one batch
     notes: tuple[str, ...]
     folder: Path
 
@@ -142,6 +145,7 @@ def concluded(settings: Settings, stages: Stages, signs: dict[str, Sign], run: s
             unbounded(settings, stages, level),
         ),
         growth=growth(settings, stages, standing),
+        steps=steps_of(stages),
         notes=notes_of(stages),
         folder=folder,
     )
@@ -215,6 +219,18 @@ def growth(settings: Settings, stages: Stages, standing: int) -> Curve:
     points = zip([0.0, settings.eps, *radii(settings)], counts, strict=True)
     shares = tuple(Point(eps, wilson(count, settings.examples)) for eps, count in points)
     return Curve(settings.budget.reference.label, settings.norm, settings.examples, False, shares)
+
+
+def steps_of(stages: Stages) -> tuple[Grid, ...]:
+    """The steps of each block."""
+    found = stages.found.get(STEPS)
+    if found is None:
+        return ()
+    names = ("block", "iterations", "times", "rejected", "evaluations")
+    rows = zip(*(found[name].tolist() for name in names), strict=True)
+    return tuple(
+        Grid(block, k, tuple(time for time in times if not math.isnan(time)), *rest) for block, k, times, *rest in rows
+    )
 
 
 def notes_of(stages: Stages) -> tuple[str, ...]:

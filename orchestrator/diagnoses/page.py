@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HISTOGRAMS = {  # column -> what stands below the axis, whether it is logarithmic, from where on it is a sign
-    "finite_differences/error": ("relative error of the gradient against finite differences", True, 0.05),
-    "step_sizes/error": ("relative error of the gradient against that through the step sizes", True, 0.05),
-    "stationarity/left": ("what the gradient offers and PGD leaves (0: stationary, 1/2: unrelated)", False, 0.4),
-    "ascent/rise": ("rise of the margin in one step, relative to what the gradient promises", False, 0.0),
+    "finite_differences/error": ("relative error against finite differences", True, 0.05),
+    "step_sizes/error": ("relative error against the gradient through step sizes", True, 0.05),
+    "stationarity/left": ("share of what the gradient offers that PGD leaves", False, 0.4),
+    "ascent/rise": ("rise of the margin in one step, over what is promised", False, 0.0),
 }
 SMALLEST = 1e-16  # relative error that is drawn
 
@@ -45,6 +45,7 @@ class Page(NamedTuple):
     headings: tuple[str, ...]
     lines: list[Line]
     plots: list[Markup]
+    steps: list[tuple[str, ...]]  # headings first; none for a network without ODE blocks
     notes: tuple[str, ...]
 
 
@@ -75,8 +76,20 @@ def page_of(diagnosis: Diagnosis, columns: Columns) -> Page:
         headings=HEADINGS,
         lines=[Line(cells(finding), finding.flagged) for finding in diagnosis.findings],
         plots=[drawn(figure, name) for name, figure in figures_of(diagnosis, columns).items()],
+        steps=steps_of(diagnosis),
         notes=diagnosis.notes,
     )
+
+
+def steps_of(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
+    """The solvers' steps as a table."""
+    if not diagnosis.steps:
+        return []
+    rows = [
+        (g.block, str(g.iterations), ", ".join(f"{t:.3f}" for t in g.times), str(g.rejected), str(g.evaluations))
+        for g in diagnosis.steps
+    ]
+    return [("block", "PGD iterations", "times of the steps", "rejected", "evaluations"), *rows]
 
 
 def figures_of(diagnosis: Diagnosis, columns: Columns) -> dict[str, Figure]:
@@ -126,4 +139,4 @@ def draw(axes: Axes, values: NDArray[np.float64], sign: float) -> None:
     low, high = min(float(values.min()), sign), max(float(values.max()), sign)
     room = 0.05 * (high - low) or 0.5
     axes.hist(values, bins=np.linspace(low - room, high + room, 33).tolist(), color=COLOURS[0])
-    axes.axvline(sign, color=COLOURS[1], linewidth=1.5, linestyle="--", label="a sign from here on")
+    axes.axvline(sign, color=COLOURS[1], linewidth=1.5, linestyle="--", label="where the sign begins")

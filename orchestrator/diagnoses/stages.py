@@ -22,6 +22,7 @@ from algorithms.attacks import Attack
 from algorithms.attacks.transfer import Transfer
 from algorithms.balls import Norm
 from algorithms.diagnostics.signs import Sign
+from algorithms.diagnostics.solver_steps import SolverSteps
 from orchestrator.backend import Backend, Handle
 from orchestrator.budgets import Rival
 from orchestrator.diagnoses.settings import Settings
@@ -31,9 +32,10 @@ from orchestrator.listener import Listener
 from orchestrator.loop import Interrupted
 from workers.companions import Surrogate
 from workers.messages import Snapshot
-from workers.prober import Columns, DistilTask, ProbeTask
+from workers.prober import Columns, DistilTask, Probe, ProbeTask
 
 Indices = NDArray[np.int64]
+STEPS = "solver steps"
 RADIUS = "eps = {:.4g}"  # what a stage of the growth is called
 
 
@@ -65,6 +67,8 @@ class Stages:
         self._stage(reference.label, reference.attack, everything)
         for name, sign in signs.items():
             self._stage(name, sign, everything[: self.settings.budget.signs])
+        if "step_sizes" in signs:
+            self._stage(STEPS, SolverSteps(), everything[: self.settings.shard])
         standing = everything[~self.found[reference.label]["success"]]
         for rival in self.settings.budget.rivals:
             if self._needed(rival, signs):
@@ -90,7 +94,7 @@ class Stages:
             self._stage(label, at(self.settings.budget.reference.attack, self.settings.eps, eps), standing)
             standing = np.setdiff1d(standing, self.fallen(label, eps))
 
-    def _stage(self, label: str, probe: Attack | Sign, indices: Indices) -> None:
+    def _stage(self, label: str, probe: Probe, indices: Indices) -> None:
         """Runs a stage, as far as it is not on the disk."""
         size, number, name = self.settings.shard, self.number, f"diagnosing: {label}"
         self.number += 1
@@ -111,7 +115,7 @@ class Stages:
             self.room.listener.end(name)
         self.found[label] = joined(done)
 
-    def _task(self, label: str, probe: Attack | Sign, indices: Indices) -> ProbeTask:
+    def _task(self, label: str, probe: Probe, indices: Indices) -> ProbeTask:
         settings = self.settings
         return ProbeTask(
             indices=indices,
@@ -122,7 +126,7 @@ class Stages:
             eps=settings.eps,
         )
 
-    def _surrogate(self, probe: Attack | Sign) -> Handle | None:
+    def _surrogate(self, probe: Probe) -> Handle | None:
         """The network that `transfer` attacks: of the run that it names, or a substitute, trained once."""
         name = companions.surrogate_of(probe)
         if not name and not isinstance(probe, Transfer):
@@ -188,7 +192,9 @@ def signs_for(network: Any) -> dict[str, Sign]:
 
 def note(done: list[Columns]) -> str:
     """What is worth knowing while a stage runs."""
-    key = "success" if "success" in done[0] else "shows"
+    key = next((key for key in ("success", "shows") if key in done[0]), "")
+    if not key:
+        return ""
     count = sum(int(part[key].sum()) for part in done)
     total = sum(len(part["index"]) for part in done)
     return f"{count} of {total} {'are predicted wrongly' if key == 'success' else 'show it'}"
