@@ -75,6 +75,11 @@ class RunFolder:
         return self.path / "records"
 
     @property
+    def convergence(self) -> Path:
+        """Folder of what was measured of the training's attacks, a file an epoch."""
+        return self.path / "convergence"
+
+    @property
     def evaluations(self) -> Path:
         """Folder of evaluations, one folder a suite."""
         return self.path / "evaluations"

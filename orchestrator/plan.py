@@ -13,7 +13,8 @@ from orchestrator.recipe import Recipe
 from workers.datasets import Dataset
 from workers.messages import Work
 
-IRRELEVANT = ("name", "workers", "validation", "evaluation", "tracking")  # sections that no trained bit depends on
+# sections that no trained bit depends on
+IRRELEVANT = ("name", "workers", "validation", "convergence", "evaluation", "tracking")
 
 
 def work_of(recipe: Recipe) -> Work:

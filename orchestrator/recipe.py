@@ -74,6 +74,20 @@ class Validation:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Convergence:
+    """What is measured at the end of an epoch on examples that the defense makes: how far its attack has converged."""
+
+    examples: int = 256  # about so many of the epoch's last, made again with the newest parameters; 0: none
+    every: int = 1  # epochs; the last one is always measured
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        checks.at_least("examples", self.examples, 0, "a number of examples")
+        checks.at_least("every", self.every, 1, "a number of epochs")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Workers:
     """Who does the work. Nothing here changes a result, but for `threads` and `device`."""
 
@@ -156,6 +170,7 @@ class Recipe:
     update: Update = field(default_factory=SGD)
     train: Train = field(default_factory=Train)
     validation: Validation = field(default_factory=Validation)
+    convergence: Convergence = field(default_factory=Convergence)
     workers: Workers = field(default_factory=Workers)
     evaluation: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)

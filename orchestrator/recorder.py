@@ -1,44 +1,73 @@
-"""What a run tells the world while it trains: records for MLflow, validation after an epoch, progress for a person."""
+"""What a run tells the world while it trains: records for MLflow, measurements after epochs, progress for a person."""
 
 from __future__ import annotations
 
 from typing import final
 
+from orchestrator import convergence
 from orchestrator.backend import Backend, Handle
+from orchestrator.folders import RunFolder
+from orchestrator.history import history
 from orchestrator.listener import Listener
+from orchestrator.plan import work_of
 from orchestrator.recipe import Recipe
 from orchestrator.tracking import Tracker
 from orchestrator.validation import validate
+from workers import schedule
 
 STAGE = "training"
+COSTS = {  # of a step, and what their sums over an epoch are called
+    "cost/backwards_per_example": "cost/epoch_backwards",
+    "cost/backwards_saved_per_example": "cost/epoch_backwards_saved",
+    "seconds/attack": "seconds/epoch_attack",
+    "seconds/update": "seconds/epoch_update",
+}
 
 
 @final
 class Recorder:
     """Observes a loop; each step and each epoch is recorded once, even when it is computed again."""
 
-    def __init__(self, recipe: Recipe, examples: int, tracker: Tracker, listener: Listener) -> None:
-        self.recipe, self.examples, self.tracker, self.listener = recipe, examples, tracker, listener
+    def __init__(self, recipe: Recipe, examples: int, folder: RunFolder, tracker: Tracker, listener: Listener) -> None:
+        self.recipe, self.examples, self.folder = recipe, examples, folder
+        self.tracker, self.listener = tracker, listener
         self.latest: dict[str, float] = {}
         self.backend: Backend | None = None
+        known = history(folder).series
+        self.costs = {name: {int(updates) - 1: value for updates, value in known.get(name, [])} for name in COSTS}
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Records an update."""
         self.latest |= metrics
         self.tracker.metrics("step", step, metrics)
+        for name, known in self.costs.items():
+            known[step] = metrics[name]
         note = f"loss {metrics['train/loss']:.3f}, {metrics['train/examples_per_second']:,.0f} examples/s"
         behind = self.backend.behind() if self.backend else ""
         self.listener.advance(STAGE, step + 1, f"{note}; {behind}" if behind else note)
 
     def epoch(self, epoch: int, backend: Backend, weights: Handle) -> None:
-        """Measures the model on the examples kept out of the training, where the recipe says so."""
+        """Adds up what the epoch cost, and measures what the recipe asks for: the model, and how attacks converge."""
         validation = self.recipe.validation
         last = epoch + 1 == self.recipe.train.epochs
+        metrics = self._costs(epoch)
         if validation.share and ((epoch + 1) % validation.every == 0 or last):
-            metrics = validate(self.recipe, self.examples, backend, weights)
-            self.latest |= metrics
-            self.tracker.metrics("epoch", epoch, metrics)
+            metrics |= validate(self.recipe, self.examples, backend, weights)
+        if convergence.due(self.recipe, epoch):
+            rows = convergence.measure_convergence(self.recipe, self.examples, backend, epoch)
+            self.tracker.artifact(convergence.write(self.folder, rows), self.folder.convergence.name)
+            metrics |= convergence.metrics_of(rows)
+        self.latest |= metrics
+        self.tracker.metrics("epoch", epoch, metrics)
 
     def checkpoint(self, step: int) -> None:
         """Flushes the records to the disk: a step that a checkpoint holds is not made, or recorded, again."""
         self.tracker.sync()
+
+    def _costs(self, epoch: int) -> dict[str, float]:
+        """What an epoch cost: passes, and seconds of the workers."""
+        work = work_of(self.recipe)
+        per_epoch = schedule.steps_per_epoch(work, self.examples)
+        steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        sums = {name: sum(known.get(step, 0.0) for step in steps) for name, known in self.costs.items()}
+        return {COSTS[name]: total * (work.batch if "per_example" in name else 1) for name, total in sums.items()}

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from algorithms import plugins
+from orchestrator import convergence
 from orchestrator.config import recipe_from, resolve, to_toml
 from orchestrator.config.kinds import defaults_of, fields_of, is_plugin, is_section
+from orchestrator.evaluations.drawing import convergence_of as convergence_in
 from orchestrator.evaluations.drawing import pictures
 from orchestrator.evaluations.outcome import Outcome, grid, percent
 from orchestrator.folders import RunFolder, write_atomically
@@ -79,7 +81,7 @@ def page_of(folder: RunFolder) -> Page:
         subtitle=f"{names[0]} on {names[1]}, defense {names[2]}, {updates:,.0f} updates, seed {recipe.seed}",
         tiles=tiles_of(outcomes[0]) if outcomes else [],
         evaluations=[shown_of(outcome, number) for number, outcome in enumerate(outcomes)],
-        training=training_of(known),
+        training=training_of(known) + convergence_of(folder),
         metrics=[
             (name, f"{points[-1][1]:.5g}", f"{points[-1][0]:,.0f}") for name, points in sorted(known.series.items())
         ],
@@ -114,11 +116,13 @@ def shown_of(outcome: Outcome, number: int) -> Shown:
     panels = [[curve for curve in outcome.curves if curve.norm == norm] for norm in norms]
     names = [f"robust accuracy against the radius, {panel[0].norm}, evaluation {number}" for panel in panels]
     examples = pictures(outcome)
+    curves = [drawn(robust_accuracy(c, marked), name) for c, name in zip(panels, names, strict=True)]
+    curves += [drawn(figure, f"{name}, evaluation {number}") for name, figure in convergence_in(outcome).items()]
     return Shown(
         title=f"Evaluation: {outcome.suite}",
         subtitle=f"{outcome.examples:,} test examples, {radius_of(outcome)}",
         table=grid(outcome),
-        curves=[drawn(robust_accuracy(c, marked), name) for c, name in zip(panels, names, strict=True)],
+        curves=curves,
         images=drawn(image_grid(examples), f"images, evaluation {number}") if examples else None,
         images_title=f"{outcome.shown}: clean images, perturbations and adversarial images",
     )
@@ -135,6 +139,11 @@ def training_of(known: History) -> list[Markup]:
         {name: thinned(points) for name, points in known.series.items() if kind in name} for kind in CURVES
     ]
     return [drawn(training_curves(g), f"training, {kind}") for g, kind in zip(groups, CURVES, strict=True) if g]
+
+
+def convergence_of(folder: RunFolder) -> list[Markup]:
+    """How far the training's attacks converged."""
+    return [drawn(figure, f"training, {name}") for name, figure in convergence.figures_of(folder).items()]
 
 
 def drawn(figure: Any, name: str) -> Markup:

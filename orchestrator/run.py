@@ -15,6 +15,7 @@ from orchestrator.addresses import shareable
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.config import recipe_from, resolve
+from orchestrator.convergence import write_plots
 from orchestrator.evaluation import measure, prepare, publish
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.evaluations.targets import Target
@@ -111,7 +112,7 @@ def check(work: Work) -> int:
 def train_model(stage: Stage, stop: Callable[[], bool]) -> dict[str, float]:
     """Runs the loop to its end, unless it was there before, and writes the weights to keep."""
     recipe, folder, examples, listener, tracker = stage
-    recorder = Recorder(recipe, examples, tracker, listener)
+    recorder = Recorder(recipe, examples, folder, tracker, listener)
     if folder.model.exists():
         return recorder.latest
     work = work_of(recipe)
@@ -133,5 +134,7 @@ def conclude(stage: Stage, stop: Callable[[], bool]) -> Outcome:
     recipe, folder, _, listener, tracker = stage
     tracker.model(load_model(folder, recipe), open_split(recipe.dataset, "test").images(np.arange(2)).numpy())
     outcome = measure(Target(folder, recipe, load_weights(folder)), listener, stop)
+    for path in write_plots(folder):
+        tracker.artifact(path, folder.convergence.name)
     publish(folder, outcome, tracker)
     return outcome

@@ -15,7 +15,10 @@ from orchestrator.config import RecipeError, load_recipe
 from orchestrator.config.text import LARGEST, parse_override
 from orchestrator.recipe import Recipe, Train, Workers
 
-TOP = "name, seed, dataset, augmentation, model, defense, update, train, validation, workers, evaluation, tracking"
+TOP = (
+    "name, seed, dataset, augmentation, model, defense, update, train, validation, convergence, workers, evaluation, "
+    "tracking"
+)
 ADVERSARIAL = 'defense = {name = "adversarial", attack = {name = "pgd", eps = "8/255"}}\n'
 
 

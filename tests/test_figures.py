@@ -91,6 +91,8 @@ def judged(predicted: list[int], success: list[bool], l2: list[float]) -> Judged
         loss_adv=nothing,
         confidence=nothing,
         confidence_adv=nothing,
+        fosc=nothing,
+        fosc_box=nothing,
         forwards=counts,
         backwards=counts,
         certified=np.full(5, np.nan),

@@ -210,6 +210,22 @@ def test_targets_are_tried_from_the_likeliest_until_one_falls() -> None:
     assert (both.forwards > first.forwards).all()
 
 
+def test_a_row_says_how_far_its_search_had_converged(split: Given, w: Tensor) -> None:
+    """The attack ends in a corner, where the condition is zero; without a ball, or an attack, there is none."""
+    found = judge(Linear(w), split, task(PGD(eps=0.03, step_size=0.01, steps=5, random_start=False), keep=3))
+    attacked = found.predicted == found.label
+    stands = attacked & ~found.success
+    assert stands.any()
+    assert np.abs(found.fosc[stands]).max() < 1e-6
+    np.testing.assert_array_equal(np.isnan(found.fosc), ~attacked)
+    np.testing.assert_array_equal(np.isnan(found.fosc_box), ~attacked)
+    assert found.kept.fosc.shape == found.kept.loss.shape == (6, 3)
+    assert (found.kept.fosc[0] > 0.01).all()
+    clean = judge(Linear(w), split, task(None, keep=3))
+    assert np.isnan(clean.fosc).all()
+    assert clean.kept.fosc.size == 0
+
+
 def test_a_report_travels() -> None:
     split = Given(torch.full((2, 1, 1, 1), 0.45), torch.zeros(2, dtype=torch.int64))
     judged = judge(Three(), split, task(None, [0, 1], keep=1))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 from mlflow.entities import Run as MlflowRun
@@ -20,6 +21,7 @@ from mlflow.tracking import MlflowClient
 from algorithms.attacks.pgd import PGD
 from algorithms.defenses.adversarial import Adversarial
 from algorithms.models.cnn4 import Cnn4
+from orchestrator import convergence
 from orchestrator.folders import RunFolder, locked
 from orchestrator.loop import Interrupted
 from orchestrator.recipe import Evaluation, Recipe, Tracking, Train, Workers
@@ -66,6 +68,24 @@ def test_a_run_leaves_weights_figures_and_a_page(finished: tuple[Path, RunFolder
     assert json.loads(run.summary.read_text())["metrics"]["train/loss"] > 0
     assert list(run.evaluations.glob("*/*.parquet"))
     assert "<html" in run.report.read_text()
+
+
+def test_it_says_how_far_its_attacks_converged_and_what_an_epoch_cost(finished: tuple[Path, RunFolder]) -> None:
+    folder, run = finished
+    measured = convergence.read(run)
+    assert sorted(measured) == [1, 2]
+    rows = measured[2]
+    assert rows.schema.equals(convergence.SCHEMA)
+    assert len(set(rows["index"].to_pylist())) == rows.num_rows == 256
+    assert 0 <= min(rows["fosc_box"].to_pylist()) < max(rows["fosc"].to_pylist())
+    metrics = only_run(folder)[1].data.metrics
+    assert metrics["fosc/mean"] == pytest.approx(np.mean(rows["fosc"].to_numpy()))
+    assert metrics["fosc/largest"] == max(rows["fosc"].to_pylist())
+    spent = metrics["cost/backwards_per_example"] * 128 * STEPS / 2  # the same in each step of standard training
+    assert metrics["cost/epoch_backwards"] == pytest.approx(spent)
+    assert metrics["cost/epoch_backwards_saved"] == 0
+    assert (run.convergence / "fosc.png").stat().st_size > 1000
+    assert "training, fosc-strength" in run.report.read_text()
 
 
 def test_mlflow_has_every_step_once_and_the_recipe(finished: tuple[Path, RunFolder]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, final
 import torch
 from numpy.typing import NDArray
 
+from algorithms.diagnostics.convergence import converged
 from algorithms.gradients import predict
 from algorithms.modes import evaluating
 from algorithms.search import Record
@@ -16,6 +17,7 @@ from workers import runtime
 from workers.bench import Batch, Bench
 from workers.cache import open_split
 from workers.companions import Surrogate, accompanied, built
+from workers.convergence import Convergence, ball_of_training, columns
 from workers.descent import ShardGradient, array
 from workers.judge import Judged, JudgeTask, judge
 from workers.messages import Shard, ShardReport, Snapshot, Work
@@ -47,19 +49,20 @@ class Attacker:
 
     def _attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
         began = time.perf_counter()
-        if self.loaded != taken.version:
-            runtime.load(self.bench.network, taken)
-            runtime.follow(self.opponent, self.bench.network)
-            self.loaded = taken.version
-        batch = self.bench.read(shard)
-        rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
-        opponent = self.bench.placed(self.opponent, shard)
-        record = self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
+        batch, record = self._make(shard, taken)
         clean = self._accuracy(batch) if shard.number == 0 else math.nan
         payload: NDArray[Any] | ShardGradient = array(record.x_adv)
         if self.bench.work.exchange == "gradients":
             payload = self.bench.gradient(shard, batch, record.x_adv)
         return report(shard, taken.version, record, clean, time.perf_counter() - began), payload
+
+    def converge(self, shard: Shard, taken: Snapshot) -> tuple[Convergence, None]:
+        """How far the examples of a shard, made against the parameters `taken`, have converged; a row an example."""
+        batch, record = self._make(shard, taken)
+        ball = ball_of_training(self.bench.work.defense)
+        assert ball is not None, "a defense whose attack has no ball is not measured"
+        found = converged(self.bench.model, batch.x, record.x_adv, batch.y, ball)
+        return columns(found, self.bench.places(shard), batch.y, record.backwards), None
 
     def judge(self, task: JudgeTask, taken: Snapshot, surrogate: Surrogate | None = None) -> tuple[Judged, None]:
         """What an attack makes of some examples, a row an example (evaluation and validation)."""
@@ -83,6 +86,17 @@ class Attacker:
         pupil = runtime.build(task.pupil, split.shape, len(split.classes), task.seed).to(self.bench.device)
         agreement = train_substitute(self.bench.model, pupil, split, task)
         return (agreement, Surrogate(task.pupil, runtime.snapshot(pupil, 0))), None
+
+    def _make(self, shard: Shard, taken: Snapshot) -> tuple[Batch, Record]:
+        """A shard's examples and what the defense makes of them, against the parameters `taken`."""
+        if self.loaded != taken.version:
+            runtime.load(self.bench.network, taken)
+            runtime.follow(self.opponent, self.bench.network)
+            self.loaded = taken.version
+        batch = self.bench.read(shard)
+        rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
+        opponent = self.bench.placed(self.opponent, shard)
+        return batch, self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
 
     def _accuracy(self, batch: Batch) -> float:
         with torch.inference_mode(), evaluating(self.bench.model):

@@ -48,9 +48,13 @@ class Bench:
         """The run's defense as it is at `step`."""
         return self.work.defense.at(self.progress(step))
 
+    def places(self, shard: Shard) -> schedule.Indices:
+        """The examples of a shard, as indices into the training part."""
+        return schedule.indices(self.work, len(self.split), shard)
+
     def read(self, shard: Shard) -> Batch:
         """The examples of a shard, with their augmentation."""
-        chosen = schedule.indices(self.work, len(self.split), shard)
+        chosen = self.places(shard)
         seed = runtime.seed_of(self.work.seed, "augment")
         x = self.work.augmentation(
             self.split.images(chosen), seed=seed, epoch=shard.epoch, indices=torch.from_numpy(chosen)

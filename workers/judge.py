@@ -8,7 +8,7 @@ has fallen at distance zero, and no attack is spent on it.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
@@ -24,6 +24,7 @@ from algorithms.modes import evaluating
 from algorithms.search import Record, search
 from algorithms.streams import Streams
 from algorithms.tensors import Images, Labels, Logits, Mask, per_row
+from workers.convergence import Floats, conditions, nowhere, paths
 from workers.datasets import Part
 from workers.runtime import seed_of
 
@@ -59,6 +60,8 @@ class Kept:
     index: NDArray[np.int64]
     clean: NDArray[np.float32]  # (kept, channels, height, width) in [0, 1]
     adversarial: NDArray[np.float32]
+    fosc: Floats = field(default_factory=nowhere)  # (points, kept): first-order condition from the start to the end
+    loss: Floats = field(default_factory=nowhere)  # cross-entropy there; no points where the attack has no ball
 
 
 @final
@@ -82,6 +85,8 @@ class Judged:
     loss_adv: NDArray[np.float64]
     confidence: NDArray[np.float64]  # probability of the predicted class, clean
     confidence_adv: NDArray[np.float64]
+    fosc: NDArray[np.float64]  # first-order condition where the search ended, over the attack's ball; NaN without one
+    fosc_box: NDArray[np.float64]  # the same over the images in the ball
     forwards: NDArray[np.int64]  # passes that the attack spent; the judge's own are not counted
     backwards: NDArray[np.int64]
     certified: NDArray[np.float64]  # l2 radius within which no perturbation changes the class; NaN: not asked for
@@ -112,7 +117,9 @@ def judge(model: nn.Module, split: Source, task: JudgeTask, shown: nn.Module | N
     record = attacked(model if shown is None else shown, x, y, clean, task)
     check_box(record.x_adv, task.label)
     after = look(model, record.x_adv, y)
-    return _columns(task, x, y, (clean, after), record)
+    kept = _kept(model if shown is None else shown, task, x, y, record.x_adv)
+    gaps = conditions(model, x, record.x_adv, y, rows=clean.predicted == y, attack=task.attack)
+    return Judged(**_columns(task, x, y, (clean, after), record), fosc=gaps[0], fosc_box=gaps[1], kept=kept)
 
 
 def look(model: nn.Module, x: Images, y: Labels) -> Seen:
@@ -184,31 +191,30 @@ def _merge(record: Record, rows: Labels, found: Record, better: Mask) -> None:
     record.backwards[rows] += found.backwards
 
 
-def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], record: Record) -> Judged:
+def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], record: Record) -> dict[str, Any]:
     """The record and both predictions as NumPy columns; norms in float64."""
     clean, after = seen
     delta = record.x_adv.double() - x.double()
     sizes = {norm: _array(balls.size(delta, norm)) for norm in balls.ORDER}
-    return Judged(
-        index=task.indices.astype(np.int64),
-        label=_array(y),
-        predicted=_array(clean.predicted),
-        predicted_adv=_array(after.predicted),
-        success=_array(after.predicted != y),
-        linf=sizes["linf"],
-        l2=sizes["l2"],
-        l1=sizes["l1"],
-        l0=sizes["l0"],
-        relative=_relative(task, x, delta),
-        loss=_array(clean.loss.double()),
-        loss_adv=_array(after.loss.double()),
-        confidence=_array(clean.confidence.double()),
-        confidence_adv=_array(after.confidence.double()),
-        forwards=_array(record.forwards),
-        backwards=_array(record.backwards),
-        certified=_certified(task, clean, y),
-        kept=_kept(task, x, record.x_adv),
-    )
+    return {
+        "index": task.indices.astype(np.int64),
+        "label": _array(y),
+        "predicted": _array(clean.predicted),
+        "predicted_adv": _array(after.predicted),
+        "success": _array(after.predicted != y),
+        "linf": sizes["linf"],
+        "l2": sizes["l2"],
+        "l1": sizes["l1"],
+        "l0": sizes["l0"],
+        "relative": _relative(task, x, delta),
+        "loss": _array(clean.loss.double()),
+        "loss_adv": _array(after.loss.double()),
+        "confidence": _array(clean.confidence.double()),
+        "confidence_adv": _array(after.confidence.double()),
+        "forwards": _array(record.forwards),
+        "backwards": _array(record.backwards),
+        "certified": _certified(task, clean, y),
+    }
 
 
 def _certified(task: JudgeTask, clean: Seen, y: Labels) -> NDArray[np.float64]:
@@ -225,9 +231,13 @@ def _relative(task: JudgeTask, x: Images, delta: Images) -> NDArray[Any]:
     return _array(torch.where(change > 0, change / whole, 0))
 
 
-def _kept(task: JudgeTask, x: Images, x_adv: Images) -> Kept:
-    """The images of as many rows as the task asks for."""
+def _kept(network: nn.Module, task: JudgeTask, x: Images, y: Labels, x_adv: Images) -> Kept:
+    """The images of as many rows as the task asks for, and the attack's way from one to the other."""
+    rows = torch.arange(min(task.keep, len(x)), device=x.device)
+    ways = paths(network, x[rows], y[rows], task.attack, streams_of(task, x.device).fork(0).select(rows))
     return Kept(
+        fosc=ways[0],
+        loss=ways[1],
         index=task.indices[: task.keep].astype(np.int64),
         clean=_array(x[: task.keep]),
         adversarial=_array(x_adv[: task.keep]),

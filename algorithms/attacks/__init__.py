@@ -37,6 +37,12 @@ class Attack(ABC):
         """How many times the search is made from a fresh start; the best row of all is kept."""
         return 1
 
+    @property
+    def budget(self) -> float | None:
+        """Radius of the ball of `norm` that perturbations stay in, in pixel units; None where there is no such ball."""
+        eps: float | None = getattr(self, "eps", None)
+        return None if self.minimal else eps
+
     @abstractmethod
     def start(self, problem: Problem) -> Any:
         """The state before the first step: a NamedTuple of tensors with a row an example, `x_adv` among them."""

@@ -81,6 +81,11 @@ class WasserAttack(Attack):
         for name in ("row_penalty", "box_penalty", "cost_penalty"):
             checks.at_least(name, getattr(self, name), 0, "a factor on a violation")
 
+    @property
+    def budget(self) -> None:
+        """None: `eps` bounds how much mass moves how far."""
+        return
+
     def start(self, problem: Problem) -> Plan:
         """The clean images and a plan where almost all mass stays."""
         x, ways = problem.x, self._ways(problem.x)

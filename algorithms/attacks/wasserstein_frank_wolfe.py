@@ -56,6 +56,11 @@ class WassersteinFrankWolfe(Attack):
         checks.between("entropy", self.entropy, 1e-6, 1, "a weight")
         checks.at_least("sweeps", self.sweeps, 1, "a number of sweeps")
 
+    @property
+    def budget(self) -> None:
+        """None: `eps` bounds how much mass moves how far."""
+        return
+
     def start(self, problem: Problem) -> Plan:
         """The clean images, and no move."""
         ways = self._ways(problem.x)

@@ -53,6 +53,11 @@ class WassersteinPGD(Attack):
         checks.between("sharpness", self.sharpness, 1, 1e6, "a weight")
         checks.at_least("sweeps", self.sweeps, 1, "a number of sweeps")
 
+    @property
+    def budget(self) -> None:
+        """None: `eps` bounds how much mass moves how far."""
+        return
+
     def start(self, problem: Problem) -> Iterate:
         """The clean images."""
         return Iterate(problem.x)

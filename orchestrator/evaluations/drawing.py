@@ -10,12 +10,14 @@ import pyarrow.parquet as pq
 
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.evaluations.parts import read_images
+from orchestrator.fosc_plots import ways
 from orchestrator.plots import Example, image_grid, robust_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN = 8  # images of a grid
+FOLLOWED = 20  # examples whose way through the attack is drawn
 
 
 def figures_of(outcome: Outcome) -> dict[str, Figure]:
@@ -27,7 +29,17 @@ def figures_of(outcome: Outcome) -> dict[str, Figure]:
     if examples:
         title = f"{outcome.shown}, {outcome.norm}, eps = {outcome.eps:.4g}; above each image, what the model says"
         drawn["images"] = image_grid(examples, title)
-    return drawn
+    return drawn | convergence_of(outcome)
+
+
+def convergence_of(outcome: Outcome) -> dict[str, Figure]:
+    """The way of some examples through the attack that is shown, to its end, where it searches a ball.
+
+    The examples of the table itself end where they first fool the model, so that weak ones have not converged: accuracy
+    by condition is drawn of the training's examples, which go on.
+    """
+    kept = read_images(outcome.images)
+    return {"fosc-ways": ways(kept.fosc[:, :FOLLOWED], kept.loss[:, :FOLLOWED])} if kept.fosc.size else {}
 
 
 def pictures(outcome: Outcome) -> list[Example]:

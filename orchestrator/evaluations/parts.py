@@ -39,13 +39,15 @@ SCHEMA = pa.schema(
         ("loss_adv", pa.float64()),
         ("confidence", pa.float64()),  # probability of the predicted class
         ("confidence_adv", pa.float64()),
+        ("fosc", pa.float64()),  # first-order condition where the search ended, over the attack's ball; NaN without one
+        ("fosc_box", pa.float64()),  # over the images in the ball
         ("forwards", pa.int64()),  # passes that the attack spent on the example
         ("backwards", pa.int64()),  # gradient evaluations
         ("certified", pa.float64()),  # in rows of "clean": the certified l2 radius; NaN where none was asked for
     ]
 )
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, pa.ArrowException)  # not there, or cut short
-KEPT = ("index", "clean", "adversarial")
+KEPT = ("index", "clean", "adversarial", "fosc", "loss")
 
 
 class Part(NamedTuple):
@@ -131,4 +133,4 @@ def none_kept() -> Kept:
 def read_images(path: Path) -> Kept:
     """Images from an .npz file; nothing in it can run code."""
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-        return Kept(**{name: stored[name] for name in KEPT})
+        return Kept(**{name: stored[name] for name in KEPT if name in stored})
