@@ -32,6 +32,7 @@ def step_metrics(report: StepReport, shards: Sequence[ShardReport], times: StepT
         "seconds/step": times.total,
         "seconds/waiting_for_attackers": times.waited,
         "seconds/attack": sum(shard.seconds for shard in shards),
+        "seconds/attack_cpu": sum(shard.cpu_seconds for shard in shards),
         "seconds/update": report.seconds,
         "train/fallbacks": float(len(report.notes)) if report.notes else math.nan,
         **{f"train/{name}": value for name, value in report.figures.items()},

@@ -20,6 +20,7 @@ COSTS = {  # of a step, and what their sums over an epoch are called
     "cost/backwards_per_example": "cost/epoch_backwards",
     "cost/backwards_saved_per_example": "cost/epoch_backwards_saved",
     "seconds/attack": "seconds/epoch_attack",
+    "seconds/attack_cpu": "seconds/epoch_attack_cpu",
     "seconds/update": "seconds/epoch_update",
 }
 

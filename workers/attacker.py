@@ -48,13 +48,14 @@ class Attacker:
             raise FloatingPointError(f"step {shard.step}, shard {shard.number}: {error}") from error
 
     def _attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
-        began = time.perf_counter()
+        began = time.perf_counter(), time.process_time()
         batch, record = self._make(shard, taken)
         clean = self._accuracy(batch) if shard.number == 0 else math.nan
         payload: NDArray[Any] | ShardGradient = array(record.x_adv)
         if self.bench.work.exchange == "gradients":
             payload = self.bench.gradient(shard, batch, record.x_adv)
-        return report(shard, taken.version, record, clean, time.perf_counter() - began), payload
+        times = time.perf_counter() - began[0], time.process_time() - began[1]
+        return report(shard, taken.version, record, clean, times), payload
 
     def converge(self, shard: Shard, taken: Snapshot) -> tuple[Convergence, None]:
         """How far the examples of a shard, made against the parameters `taken`, have converged; a row an example."""
@@ -103,13 +104,14 @@ class Attacker:
             return (predict(self.bench.model, batch.x).argmax(1) == batch.y).float().mean().item()
 
 
-def report(shard: Shard, version: int, record: Record, clean: float, seconds: float) -> ShardReport:
-    """The small facts about a shard that has been attacked."""
+def report(shard: Shard, version: int, record: Record, clean: float, times: tuple[float, float]) -> ShardReport:
+    """The small facts about a shard that has been attacked; `times`: seconds by the clock and of the process."""
     backwards = int(record.backwards.sum())
     return ShardReport(
         shard=shard,
         version=version,
-        seconds=seconds,
+        seconds=times[0],
+        cpu_seconds=times[1],
         examples=len(record.x_adv),
         forwards=int(record.forwards.sum()),
         backwards=backwards,

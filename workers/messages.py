@@ -63,6 +63,7 @@ class ShardReport(NamedTuple):
     shard: Shard
     version: int  # of the parameters that were attacked
     seconds: float
+    cpu_seconds: float  # of the worker's process; on a machine that others use too, the steadier one
     examples: int
     forwards: int  # passes over single examples
     backwards: int

@@ -1,0 +1,1 @@
+"""Published tables and comparisons, each made again by one command."""
