@@ -80,6 +80,11 @@ class RunFolder:
         return self.path / "convergence"
 
     @property
+    def theorem(self) -> Path:
+        """The convergence theorem's terms with estimated constants, JSON; missing where no attack was measured."""
+        return self.convergence / "theorem.json"
+
+    @property
     def evaluations(self) -> Path:
         """Folder of evaluations, one folder a suite."""
         return self.path / "evaluations"

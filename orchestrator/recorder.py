@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import final
 
-from orchestrator import convergence
+from orchestrator import convergence, theorem
 from orchestrator.backend import Backend, Handle
-from orchestrator.folders import RunFolder
+from orchestrator.folders import RunFolder, write_json
 from orchestrator.history import history
 from orchestrator.listener import Listener
 from orchestrator.plan import work_of
@@ -16,6 +16,7 @@ from orchestrator.validation import validate
 from workers import schedule
 
 STAGE = "training"
+LOSS = "train/loss"
 COSTS = {  # of a step, and what their sums over an epoch are called
     "cost/backwards_per_example": "cost/epoch_backwards",
     "cost/backwards_saved_per_example": "cost/epoch_backwards_saved",
@@ -35,13 +36,13 @@ class Recorder:
         self.latest: dict[str, float] = {}
         self.backend: Backend | None = None
         known = history(folder).series
-        self.costs = {name: {int(updates) - 1: value for updates, value in known.get(name, [])} for name in COSTS}
+        self.kept = {name: {int(at) - 1: value for at, value in known.get(name, [])} for name in (*COSTS, LOSS)}
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Records an update."""
         self.latest |= metrics
         self.tracker.metrics("step", step, metrics)
-        for name, known in self.costs.items():
+        for name, known in self.kept.items():
             known[step] = metrics[name]
         note = f"loss {metrics['train/loss']:.3f}, {metrics['train/examples_per_second']:,.0f} examples/s"
         behind = self.backend.behind() if self.backend else ""
@@ -58,6 +59,8 @@ class Recorder:
             rows = convergence.measure_convergence(self.recipe, self.examples, backend, epoch)
             self.tracker.artifact(convergence.write(self.folder, rows), self.folder.convergence.name)
             metrics |= convergence.metrics_of(rows)
+            if last:
+                metrics |= self._theorem(backend, epoch, metrics["fosc/largest"])
         self.latest |= metrics
         self.tracker.metrics("epoch", epoch, metrics)
 
@@ -65,10 +68,19 @@ class Recorder:
         """Flushes the records to the disk: a step that a checkpoint holds is not made, or recorded, again."""
         self.tracker.sync()
 
+    def _theorem(self, backend: Backend, epoch: int, delta: float) -> dict[str, float]:
+        """The convergence theorem's terms at the end, from the largest condition that was seen in the last epoch."""
+        losses = [loss for _, loss in sorted(self.kept[LOSS].items())]
+        found = theorem.measure_theorem(self.recipe, self.examples, backend, epoch)
+        terms = theorem.terms_of(found, delta, losses)
+        write_json(self.folder.theorem, terms)
+        self.tracker.artifact(self.folder.theorem, self.folder.convergence.name)
+        return {f"theorem/{name}": value for name, value in terms.items() if isinstance(value, float)}
+
     def _costs(self, epoch: int) -> dict[str, float]:
         """What an epoch cost: passes, and seconds of the workers."""
         work = work_of(self.recipe)
         per_epoch = schedule.steps_per_epoch(work, self.examples)
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
-        sums = {name: sum(known.get(step, 0.0) for step in steps) for name, known in self.costs.items()}
+        sums = {name: sum(self.kept[name].get(step, 0.0) for step in steps) for name in COSTS}
         return {COSTS[name]: total * (work.batch if "per_example" in name else 1) for name, total in sums.items()}

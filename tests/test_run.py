@@ -77,13 +77,17 @@ def test_it_says_how_far_its_attacks_converged_and_what_an_epoch_cost(finished: 
     rows = measured[2]
     assert rows.schema.equals(convergence.SCHEMA)
     assert len(set(rows["index"].to_pylist())) == rows.num_rows == 256
-    assert 0 <= min(rows["fosc_box"].to_pylist()) < max(rows["fosc"].to_pylist())
+    assert 0 <= min(rows["fosc_box"].to_pylist()) <= max(rows["fosc"].to_pylist())
     metrics = only_run(folder)[1].data.metrics
     assert metrics["fosc/mean"] == pytest.approx(np.mean(rows["fosc"].to_numpy()))
     assert metrics["fosc/largest"] == max(rows["fosc"].to_pylist())
     spent = metrics["cost/backwards_per_example"] * 128 * STEPS / 2  # the same in each step of standard training
     assert metrics["cost/epoch_backwards"] == pytest.approx(spent)
     assert metrics["cost/epoch_backwards_saved"] == 0
+    terms = json.loads(run.theorem.read_text())
+    assert terms["delta"] == metrics["theorem/delta"] == metrics["fosc/largest"]
+    assert terms["steps"] == STEPS
+    assert metrics["theorem/smoothness_in_parameters_estimate"] > 0
     assert (run.convergence / "fosc.png").stat().st_size > 1000
     assert "training, fosc-strength" in run.report.read_text()
 

@@ -9,10 +9,13 @@ from typing import Any, final
 import torch
 from numpy.typing import NDArray
 
+from algorithms import balls
 from algorithms.diagnostics.convergence import converged
+from algorithms.diagnostics.minimax import Constants, estimate
 from algorithms.gradients import predict
 from algorithms.modes import evaluating
 from algorithms.search import Record
+from algorithms.streams import Streams
 from workers import runtime
 from workers.bench import Batch, Bench
 from workers.cache import open_split
@@ -64,6 +67,16 @@ class Attacker:
         assert ball is not None, "a defense whose attack has no ball is not measured"
         found = converged(self.bench.model, batch.x, record.x_adv, batch.y, ball)
         return columns(found, self.bench.places(shard), batch.y, record.backwards), None
+
+    def constants(self, shard: Shard, taken: Snapshot, examples: int) -> tuple[Constants, None]:
+        """The convergence theorem's constants, estimated on the first examples of a shard; see `converge`."""
+        batch, record = self._make(shard, taken)
+        ball = ball_of_training(self.bench.work.defense)
+        assert ball is not None, "a defense whose attack has no ball is not measured"
+        x, x_adv, y = batch.x[:examples], record.x_adv[:examples], batch.y[:examples]
+        rng = runtime.rng_of(self.bench.work.seed, "evaluate", shard.epoch, shard.step, shard.number)
+        other = x + balls.random_point(x, *ball, Streams.draw(rng, len(x), x.device))
+        return estimate(self.bench.model, (x_adv, other.clamp(0, 1)), y, self.bench.work.batch), None
 
     def judge(self, task: JudgeTask, taken: Snapshot, surrogate: Surrogate | None = None) -> tuple[Judged, None]:
         """What an attack makes of some examples, a row an example (evaluation and validation)."""
