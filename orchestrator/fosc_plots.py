@@ -52,8 +52,8 @@ def densities(panels: Mapping[str, Mapping[str, Values]]) -> Figure:
 def strength(condition: Values, loss: Values, right: NDArray[np.bool_]) -> Figure:
     """Accuracy and mean loss of groups of examples by their condition; the area of a mark says how many they are."""
     end = float(np.quantile(condition, WHOLE)) or 1.0
-    tensors = (torch.from_numpy(np.array(values)) for values in (condition, loss, right))
-    found = [group for group in groups(*tensors, high=end * (1 + 1e-9), count=GROUPS) if group.examples]
+    at, height, hit = (torch.from_numpy(np.array(values)) for values in (condition, loss, right))
+    found = [group for group in groups(at, height, hit, end * (1 + 1e-9), GROUPS) if group.examples]
     figure = blank(5.6, 3.4)
     left = figure.add_subplot()
     twin = left.twinx()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from algorithms.attacks import Attack
+from algorithms.balls import Norm
 from algorithms.diagnostics.convergence import Ball, Converged, ball_of, converged, trajectory
 from algorithms.streams import Streams
 from algorithms.tensors import Images, Labels, Mask
@@ -76,10 +77,11 @@ def ball_of_training(defense: object) -> Ball | None:
     attack = getattr(defense, "attack", None)
     if isinstance(attack, Attack):
         return ball_of(attack)
-    norm, eps = getattr(defense, "norm", "l0"), getattr(defense, "eps", None)
+    norm: Norm = getattr(defense, "norm", "l0")
+    eps: float | None = getattr(defense, "eps", None)
     return None if norm == "l0" or eps is None else Ball(norm, eps)
 
 
-def _array(tensor: Tensor) -> NDArray[np.generic]:
+def _array(tensor: Tensor) -> Any:
     """A NumPy copy on the CPU."""
     return tensor.detach().cpu().numpy().copy()

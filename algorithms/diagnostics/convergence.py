@@ -75,8 +75,8 @@ def converged(model: nn.Module, x: Images, x_adv: Images, y: Labels, ball: Ball)
         logits = predict(model, point)
         loss = losses.cross_entropy(logits, y)
         slope = differentiate(loss, point) if loss.requires_grad else torch.full_like(x_adv, torch.nan)
-    gaps = [fosc(x, x_adv, slope, *ball, box=box) for box in (False, True)]
-    return Converged(*gaps, loss.detach(), logits.argmax(1) == y)
+    over_ball, over_box = (fosc(x, x_adv, slope, *ball, box=box) for box in (False, True))
+    return Converged(over_ball, over_box, loss.detach(), logits.argmax(1) == y)
 
 
 def groups(condition: Tensor, loss: Tensor, right: Tensor, high: float, count: int = 20) -> list[Group]:

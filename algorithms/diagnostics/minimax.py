@@ -72,8 +72,8 @@ def estimate(
             seen.append(_seen(at, beside, later, (one - other).flatten(), distance))
             total, squares = total.to(at.parameters) + at.parameters, squares + at.parameters.square().sum().item()
     spread = (squares - total.square().sum().item() / len(y)) / max(1, len(y) - 1)
-    columns = list(zip(*seen, strict=True))
-    return Constants(*(max(column) for column in columns[:3]), min(columns[3]), max(0.0, spread) / batch)
+    parameters, mixed, inputs, concavity = zip(*seen, strict=True)
+    return Constants(max(parameters), max(mixed), max(inputs), min(concavity), max(0.0, spread) / batch)
 
 
 def bound(constants: Constants, delta: float, gap: float, steps: int) -> Bound:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from algorithms import plugins
 from algorithms.attacks.fgsm import FGSM
+from algorithms.attacks.pgd import PGD
 from algorithms.defenses import Defense
 from algorithms.defenses.adversarial import Adversarial
 from algorithms.defenses.standard import Standard
@@ -176,6 +177,20 @@ def test_adversarial_training_keeps_the_point_that_it_is_told_to() -> None:
         expected = search(FGSM(eps=0.1), model, x, y, rng=seeded(), policy=keep)
         for one, other in zip(defense.perturb(model, x, y, rng=seeded()), expected, strict=True):
             assert torch.equal(one, other)
+
+
+def test_the_first_of_two_attacks_makes_the_beginnings_examples() -> None:
+    model, x, y = shard()
+    weak, strong = FGSM(eps=0.1), PGD(eps=0.1, step_size=0.025, steps=3)
+    defense = Adversarial(first=weak, until=0.25, attack=strong, keep="last")
+    for progress, attack in ((0.0, weak), (0.24, weak), (0.25, strong), (1.0, strong)):
+        expected = search(attack, model, x, y, rng=seeded(), policy="last")
+        assert torch.equal(defense.at(progress).perturb(model, x, y, rng=seeded()).x_adv, expected.x_adv)
+    for fields in ({"first": weak}, {"until": 0.25}):
+        with pytest.raises(
+            ValueError, match=r"^until: a share of the training for the attack `first`; neither, or both"
+        ):
+            Adversarial(**fields)
 
 
 def test_a_share_is_a_share() -> None:
