@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from orchestrator.backend import Backend, ExamplesLost, Handle, Result, TrainerLost
+from orchestrator.balance import Costs
 from orchestrator.checkpoints import Checkpoint, Checkpoints
 from orchestrator.listener import Listener
 from orchestrator.metrics import StepTimes, step_metrics
@@ -48,6 +49,7 @@ class Loop:
         self.steps = work.epochs * self.per_epoch
         self.snapshots: dict[int, Handle] = {}
         self.step = 0
+        self.costs = Costs(work, examples)
         self.submitted = 0  # steps before this one have their shards submitted
         self.notes: tuple[str, ...] = ()  # of the last step
 
@@ -97,6 +99,8 @@ class Loop:
                 self.submit(ahead)
         results = self._collect()
         collected = time.perf_counter()
+        for result in results:
+            self.costs.note(result.report.shard, result.report.spent)
         report, self.snapshots[self.step + 1] = self._update(results)
         self.notes = report.notes
         times = StepTimes(total=time.perf_counter() - began, waited=collected - began)
@@ -107,7 +111,7 @@ class Loop:
     def submit(self, step: int) -> None:
         """Hands out the shards of a step."""
         version = schedule.version_for(step, self.work.lag)
-        for shard in schedule.shards(self.work, self.examples, step):
+        for shard in self.costs.dearest_first(schedule.shards(self.work, self.examples, step)):
             self.backend.submit(shard, "attack", shard, self.snapshots[version])
         self.submitted = max(self.submitted, step + 1)
 

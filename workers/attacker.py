@@ -6,6 +6,7 @@ import math
 import time
 from typing import Any, final
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -128,6 +129,7 @@ def report(shard: Shard, version: int, record: Record, clean: float, times: tupl
         examples=len(record.x_adv),
         forwards=int(record.forwards.sum()),
         backwards=backwards,
+        spent=array(record.backwards).astype(np.int32),
         saved=int(record.backwards.max()) * len(record.backwards) - backwards,
         fooled=record.success.float().mean().item() if backwards else math.nan,
         clean_accuracy=clean,

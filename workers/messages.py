@@ -67,6 +67,7 @@ class ShardReport(NamedTuple):
     examples: int
     forwards: int  # passes over single examples
     backwards: int
+    spent: NDArray[np.int32]  # backward passes of each example
     saved: int  # backward passes that rows which left the shard early did not make: against its longest row
     fooled: float  # share of the examples that fool the attacked model; NaN if it was not measured
     clean_accuracy: float  # of the attacked model on this shard; NaN but for the first shard of a step
