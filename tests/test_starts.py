@@ -68,3 +68,22 @@ def test_noise_is_of_several_kinds() -> None:
         assert torch.equal(image[:, :, :grain, :grain], image[:, :, :1, :1].expand(-1, -1, grain, grain))
         assert (image == image.round()).all() == (draw >= 4)
         assert len(image.flatten(1).unique(dim=0)) > 1 or grain == 8
+
+
+def test_a_climb_finds_what_noise_does_not() -> None:
+    x = torch.full((2, 1, 6, 6), 0.05)
+    corner = torch.zeros(6, 6)
+    corner[0, :2] = 1.0
+    model = Affine(
+        torch.stack([torch.zeros(36), corner.flatten() - 0.05 * (1 - corner.flatten())]), torch.tensor([0.9, 0.0])
+    )
+    y = torch.zeros(2, dtype=torch.int64)
+    attack = Scripted((), minimal=True, norm="l2")
+    assert not starts.at_the_boundary(problem_of(model, x, y, attack), 8)[1].any()
+    point, found = starts.at_the_boundary(problem_of(model, x, y, attack), 8, climbing=True)
+    assert found.all()
+    assert (classes_of(model, point) == 1).all()
+    best = smallest(model, x, "l2")
+    assert (
+        torch.linalg.vector_norm((point - x).flatten(1), dim=1) <= 1.01 * best
+    ).all()  # it is straight, the first time
