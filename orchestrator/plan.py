@@ -34,6 +34,7 @@ def work_of(recipe: Recipe) -> Work:
         exchange=recipe.train.exchange,
         precision=recipe.train.precision,
         average=recipe.train.average,
+        replays=recipe.train.replays,
         label_smoothing=recipe.train.label_smoothing,
         weight_perturbation=recipe.train.weight_perturbation,
         device=recipe.workers.device,

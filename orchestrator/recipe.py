@@ -32,6 +32,7 @@ class Train:
 
     epochs: int = 10
     batch: int = 128  # examples a step; what remains of an epoch after whole batches is left out, other ones each epoch
+    replays: int = 1  # steps in a row with the same batch; an epoch has so many times more of them
     shard: int = 32  # examples a shard, which one attacker works on at a time; divides the batch
     lag: int = 0  # attacks see parameters exactly this many updates old
     exchange: Literal["examples", "gradients"] = "examples"  # what attackers send back
@@ -46,6 +47,7 @@ class Train:
         checks.at_least("epochs", self.epochs, 1, "passes over the training examples")
         checks.at_least("shard", self.shard, 1, "examples a shard")
         checks.at_least("batch", self.batch, 1, "examples a step")
+        checks.at_least("replays", self.replays, 1, "steps with the same batch")
         if self.batch % self.shard:
             raise ValueError(f"shard: a divisor of batch = {self.batch}, not {self.shard}")
         checks.between("lag", self.lag, 0, 1000, "a number of updates")

@@ -36,6 +36,7 @@ class Work:
     exchange: Literal["examples", "gradients"]
     precision: Precision  # of the passes that make examples
     average: float  # decay of the moving average of weights; 0: none
+    replays: int = 1  # steps in a row with the same batch
     label_smoothing: float = 0.0  # share of each label that all classes get alike
     weight_perturbation: float = 0.0  # of each weight, relative to its norm
     device: Literal["cpu", "cuda"]

@@ -34,11 +34,14 @@ def divide(count: int, share: float, seed: int) -> Division:
 
 
 def steps_per_epoch(work: Work, count: int) -> int:
-    """Whole batches in the training division of `count` examples. Raises ValueError if there is not one."""
+    """Whole batches in the training division of `count` examples, as often as each is learnt from in a row.
+
+    Raises ValueError if there is not one batch.
+    """
     available = len(divide(count, work.validation, work.seed).training)
     if available < work.batch:
         raise ValueError(f"train.batch: at most the {available} training examples that there are, not {work.batch}")
-    return available // work.batch
+    return available // work.batch * work.replays
 
 
 def shards(work: Work, count: int, step: int) -> list[Shard]:
@@ -56,7 +59,7 @@ def _order(count: int, share: float, seed: int, epoch: int) -> Indices:
 
 def indices(work: Work, count: int, shard: Shard) -> Indices:
     """The examples of a shard, as indices into the training part of `count` examples."""
-    within = shard.step - shard.epoch * steps_per_epoch(work, count)
+    within = (shard.step - shard.epoch * steps_per_epoch(work, count)) // work.replays
     start = within * work.batch + shard.number * work.shard
     return _order(count, work.validation, work.seed, shard.epoch)[start : start + work.shard]
 
