@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from algorithms.models.lenet5 import LeNet5
 from algorithms.models.mlp import Mlp
 from algorithms.models.network_in_network import NetworkInNetwork
 from algorithms.models.wide_resnet import WideResNet
-from algorithms.normalisation import Normalisation
+from algorithms.normalisation import Normalisation, Whiten
 from tests.sketching import CIFAR, MNIST, built, pixels
 
 
@@ -89,6 +90,24 @@ def test_contrast_of_each_image() -> None:
     (gradient,) = torch.autograd.grad(y[0, 0, 0, 0], plain)
     assert not y.any()
     assert gradient.isfinite().all()
+
+
+def test_whitening_multiplies_by_the_inverse_root_of_the_covariance() -> None:
+    (whiten,) = Normalisation(contrast=True, whitening=0.1).layers((1, 4, 4))
+    assert isinstance(whiten, Whiten)
+    rng = torch.Generator().manual_seed(3)
+    images = torch.rand(500, 1, 4, 4, generator=rng).cumsum(3) / 4  # neighbours are alike
+    (contrast,) = Normalisation(contrast=True).layers((1, 4, 4))
+    before = contrast(images)
+    torch.testing.assert_close(whiten(images), before)  # not fitted yet
+    whiten.fit(images)
+    expected = np.cov(before.flatten(1).double().numpy(), rowvar=False, bias=True) + 0.1 * np.eye(16)
+    matrix = whiten.matrix.double().numpy()
+    np.testing.assert_allclose(matrix @ expected @ matrix, np.eye(16), atol=1e-4)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
+    after = whiten(images).flatten(1)
+    torch.testing.assert_close(after.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
+    assert set(whiten.state_dict()) == {"mean", "matrix"}  # the network is whole without its data
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from algorithms.attacks.pgd import PGD
 from algorithms.defenses import Defense
 from algorithms.defenses.adversarial import Adversarial
 from algorithms.defenses.curriculum import Curriculum
 from algorithms.defenses.dynamic import Dynamic
+from algorithms.models.mlp import Mlp
+from algorithms.normalisation import Normalisation
 from algorithms.updates.sgd import SGD
 from orchestrator.backend import Inline
 from orchestrator.loop import Interrupted
@@ -107,6 +110,20 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
         bits(Inline(WORK), tmp_path, notes=notes, stop=lambda: len(notes.steps) == 2)
     with pytest.raises(ValueError, match="made by another recipe"):
         bits(Inline(changed(seed=9)), tmp_path, changed(seed=9))
+
+
+def test_whitening_is_fitted_once_and_travels_with_the_model(tmp_path: Path) -> None:
+    model = Mlp(hidden=(8,), normalisation=Normalisation(contrast=True, whitening=0.1))
+    work, notes = changed(model=model), Notes()
+    whole = Inline(work)
+    expected = bits(whole, tmp_path / "whole", work)
+    matrix = whole.trainer.bench.model.state_dict()["0.matrix"]
+    assert not torch.equal(matrix, torch.eye(64))
+    assert torch.equal(whole.attacker.bench.model.state_dict()["0.matrix"], matrix)
+    other = changed(model=model, exchange="gradients")
+    with pytest.raises(Interrupted):
+        bits(Inline(other), tmp_path / "parts", other, notes=notes, stop=lambda: len(notes.steps) == 3)
+    assert bits(Inline(other), tmp_path / "parts", other) == expected
 
 
 def test_a_run_that_diverges_stops_and_says_where(tmp_path: Path) -> None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
+import numpy as np
 import torch
 from torch import nn
 
 from algorithms.defenses import Defense
+from algorithms.normalisation import Whiten
 from algorithms.team import Team, accompanied
 from algorithms.tensors import Images, Labels
 from workers import runtime, schedule
 from workers.cache import open_split
 from workers.descent import Learning, ShardGradient, shard_gradient
 from workers.messages import Shard, Work
+
+FITTED = 10_000  # training images, at most, that a layer is fitted to
 
 
 class Batch(NamedTuple):
@@ -39,6 +43,16 @@ class Bench:
         self.companions = runtime.companions(work, shape, classes)
         self.network = accompanied(self.model, self.companions)
         self.steps = work.epochs * schedule.steps_per_epoch(work, len(self.split))
+
+    def fit(self) -> None:
+        """Fits the layers that know the training images. Who loads a snapshot gets them with it."""
+        layers = [module for module in self.model.modules() if isinstance(module, Whiten)]
+        if layers:
+            training = schedule.divide(len(self.split), self.work.validation, self.work.seed).training
+            places = np.linspace(0, len(training) - 1, min(len(training), FITTED)).round().astype(np.int64)
+            images = self.split.images(training[places]).to(self.device)
+            for layer in layers:
+                layer.fit(images)
 
     def progress(self, step: int) -> float:
         """How far the run has come before `step`, in [0, 1)."""

@@ -35,7 +35,9 @@ class Trainer:
         self.companions = {name: Movement(f" of {name}", one.module, one.update) for name, one in companions}
         self.averaged = dict(self.model.parameters) if work.average else {}
         self.version = 0
-        if state is not None:
+        if state is None:
+            self.bench.fit()
+        else:
             self._restore(state)
 
     def fingerprint(self) -> tuple[runtime.Fingerprint, None]:

@@ -19,8 +19,8 @@ class NetworkInNetwork(Model):
     """Three small networks slid over the image, with pooling and dropout between them, then the average over the image.
 
     Sizes and initial weights are those of the authors' definition for CIFAR-10, without its ReLU on the logits, which
-    would hide gradients from attacks. The thesis also whitens images (ZCA) with statistics of the training part. A
-    network is built without data, so this is left out, and radii that the thesis quotes in whitened space do not apply.
+    would hide gradients from attacks. The thesis also whitens images (ZCA): `normalisation.whitening = 0.1`. It is a
+    layer of the network, so radii are of pixels, and those that the thesis quotes in whitened space do not apply.
     """
 
     dropout: float = 0.5  # share of units silenced after each pooling while training
