@@ -70,7 +70,7 @@ def image_grid(examples: Sequence[Example], title: str = "") -> Figure:
     for column, example in enumerate(examples):
         for row, (picture, caption, right) in enumerate(_pictures(example)):
             axes = figure.add_subplot(grid[row, column])
-            _show(axes, picture, signed=row == 1)
+            show(axes, picture, signed=row == 1)
             axes.set_title(literal(caption), fontsize=8, color=INK if right else COLOURS[1])
             if column == 0:
                 axes.set_ylabel(("clean", "perturbation", "adversarial")[row], fontsize=9, color=INK)
@@ -192,7 +192,7 @@ def _pictures(example: Example) -> list[tuple[NDArray[np.float32], str, bool]]:
     ]
 
 
-def _show(axes: Axes, picture: NDArray[np.float32], *, signed: bool) -> None:
+def show(axes: Axes, picture: NDArray[np.float32], *, signed: bool) -> None:
     """One image without ticks; a single channel in grey, or if `signed` in blue (darker) and red (brighter)."""
     image: Any = picture[0] if len(picture) == 1 else np.moveaxis(picture[:3], 0, -1)
     axes.imshow(image, cmap="RdBu_r" if signed else "gray", vmin=0, vmax=1, interpolation="none")

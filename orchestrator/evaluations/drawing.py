@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from orchestrator.distance_plots import distribution
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.evaluations.parts import read_images
 from orchestrator.fosc_plots import ways
@@ -25,6 +27,9 @@ def figures_of(outcome: Outcome) -> dict[str, Figure]:
     drawn = {}
     if outcome.curves:
         drawn["robust-accuracy"] = robust_accuracy(outcome.curves, (outcome.norm, outcome.eps))
+    samples = relative_norms(outcome)
+    if samples:
+        drawn["distances"] = distribution(samples)
     examples = pictures(outcome)
     if examples:
         title = f"{outcome.shown}, {outcome.norm}, eps = {outcome.eps:.4g}; above each image, what the model says"
@@ -40,6 +45,17 @@ def convergence_of(outcome: Outcome) -> dict[str, Figure]:
     """
     kept = read_images(outcome.images)
     return {"fosc-ways": ways(kept.fosc[:, :FOLLOWED], kept.loss[:, :FOLLOWED])} if kept.fosc.size else {}
+
+
+def relative_norms(outcome: Outcome) -> dict[str, NDArray[np.float64]]:
+    """Of each attack for the smallest norm, on examples that are right as they are and were fooled by it."""
+    wanted = [row.attack for row in outcome.table if row.relative is not None and row.relative.correct is not None]
+    if not wanted:
+        return {}
+    rows = pq.read_table(outcome.parquet, columns=["attack", "label", "predicted", "success", "relative"])
+    names = rows["attack"].cast("string").to_numpy()
+    kept = rows["success"].to_numpy() & (rows["label"].to_numpy() == rows["predicted"].to_numpy())
+    return {name: rows["relative"].to_numpy()[kept & (names == name)] for name in wanted}
 
 
 def pictures(outcome: Outcome) -> list[Example]:

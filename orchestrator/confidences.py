@@ -1,0 +1,72 @@
+"""Adversarial images of a trained model by confidence, to look at (Matyasko 2021, Figures 4.2 and 4.4).
+
+(https://doi.org/10.32657/10356/143316.) Images at the decision boundary confuse anybody. Those to which a robust model
+gives another class with confidence look like that class; for a model that is not robust, they look unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from algorithms.attacks.high_confidence import HighConfidence
+from algorithms.gradients import predict
+from algorithms.search import search
+from algorithms.tensors import Images, Labels
+from orchestrator.distance_plots import Line, grid
+from orchestrator.evaluations.targets import find, network_of
+from orchestrator.folders import write_atomically
+from orchestrator.plots import png
+from workers.cache import Split, open_split
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOOKED_AT = 64  # test images for each that is shown: so many, to find ones that the model gets right
+
+
+def confidences(target: str | Path, levels: Sequence[float] = (0.5, 0.9, 0.99), count: int = 8) -> Path:
+    """Draws the first test images that the model gets right, and what they become at each confidence in another class.
+
+    Returns the path of the picture, in the run's folder. Raises ValueError for levels outside (0, 1] and for a model
+    that gets no image right.
+    """
+    if not levels or not all(0 < level <= 1 for level in levels):
+        raise ValueError(f"levels: confidences above 0 and at most 1, not {', '.join(map(str, levels)) or 'none'}")
+    found = find(target)
+    split = open_split(found.recipe.dataset, "test")
+    model = network_of(found, split)
+    place = found.folder.path / "confidences.png"
+    write_atomically(place, png(picture(model, split, levels, count)))
+    return place
+
+
+def picture(model: nn.Module, split: Split, levels: Sequence[float], count: int) -> Figure:
+    """The grid: a line of clean images and a line a level, above each image the model's class and its confidence."""
+    first = np.arange(min(len(split), LOOKED_AT * count))
+    x, y = split.images(first), split.labels(first)
+    with torch.no_grad():
+        right = predict(model, x).argmax(1) == y
+    x, y = x[right][:count], y[right][:count]
+    if not len(x):
+        raise ValueError("the model gets none of the first test images right: there is nothing to change")
+    reached = [_line(f"{100 * level:.4g} %", model, attacked(model, x, y, level), split) for level in levels]
+    return grid([_line("clean", model, x, split), *reached])
+
+
+def attacked(model: nn.Module, x: Images, y: Labels, level: float) -> Images:
+    """The images as the nearest other class, at this confidence; where it is not reached, the last ones."""
+    rng = torch.Generator().manual_seed(0)  # the attack draws nothing
+    return search(HighConfidence(probability=level), model, x, y, rng=rng).x_adv
+
+
+def _line(title: str, model: nn.Module, x: Images, split: Split) -> Line:
+    with torch.no_grad():
+        sure, predicted = predict(model, x).softmax(1).max(1)
+    captions = [f"{split.classes[int(c)]} {100 * float(s):.0f} %" for c, s in zip(predicted, sure, strict=True)]
+    return Line(title, x.numpy(), captions)
