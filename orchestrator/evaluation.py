@@ -95,11 +95,12 @@ def measure(target: Target, listener: Listener, stop: Callable[[], bool] = lambd
     if outcome is not None:
         listener.say(f"this evaluation is finished already: {folder}")
         return outcome
+    taken = snapshot_of(target, split)
     write_json(folder / "settings.json", settings.plain())
     parts = Parts(folder / "parts")
-    with open_backend(target.recipe.workers, work_of(target.recipe), listener) as backend:
+    with open_backend(target.recipe.workers, work_of(target.recipe), listener, training=False) as backend:
         shared = {name: backend.share(surrogate_from(other, split)) for name, other in surrogates.items()}
-        crew = Crew(backend, backend.share(snapshot_of(target, split)), shared)
+        crew = Crew(backend, backend.share(taken), shared)
         stages = Stages(settings, parts, crew, listener, stop)
         stages.run()
     return _concluded(target, settings, stages, (split, certificate))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from algorithms import plugins
 from orchestrator import convergence
-from orchestrator.config import recipe_from, resolve, to_toml
+from orchestrator.config import resolve, stored_recipe, to_toml
 from orchestrator.config.kinds import defaults_of, fields_of, is_plugin, is_section
 from orchestrator.evaluations.drawing import convergence_of as convergence_in
 from orchestrator.evaluations.drawing import pictures
@@ -71,7 +71,7 @@ def write_report(folder: RunFolder) -> Path:
 
 def page_of(folder: RunFolder) -> Page:
     """What the page of a run says."""
-    recipe = recipe_from(json.loads(folder.recipe.read_text(encoding="utf-8")), str(folder.recipe))
+    recipe = stored_recipe(folder.recipe)
     known = history(folder)
     outcomes = outcomes_of(folder)
     updates = max((points[-1][0] for points in known.series.values()), default=0.0)

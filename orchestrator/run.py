@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from orchestrator import signals
 from orchestrator.addresses import shareable
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
-from orchestrator.config import recipe_from, resolve
+from orchestrator.config import resolve, stored_recipe
 from orchestrator.convergence import write_plots
 from orchestrator.evaluation import measure, prepare, publish
 from orchestrator.evaluations.outcome import Outcome
@@ -80,7 +79,7 @@ def find_run(recipe: Recipe | None, resume: str | None) -> tuple[RunFolder, Reci
     """The folder to work in, and the recipe to follow."""
     if resume is not None:
         found = RunFolder.find(resume, recipe.tracking.folder if recipe else Tracking().folder)
-        return found, recipe_from(json.loads(found.recipe.read_text()), where=str(found.recipe))
+        return found, stored_recipe(found.recipe)
     if recipe is None:
         raise ValueError("train: a recipe, or the name of a run to resume")
     return folder_for(recipe), recipe

@@ -32,7 +32,7 @@ def status(folder: RunFolder) -> Status:
     """The state of a run."""
     known = history(folder)
     steps = int(max((points[-1][0] for points in known.series.values()), default=0))
-    of = json.loads(folder.plan.read_bytes())["steps"] if folder.plan.is_file() else 0
+    of = planned(folder)
     state: Literal["running", "stopped", "finished"] = "running" if is_locked(folder) else "stopped"
     if folder.summary.is_file():
         state = "finished"
@@ -46,6 +46,14 @@ def status(folder: RunFolder) -> Status:
         seconds_silent=time.time() - records.stat().st_mtime if records.is_file() else None,
         metrics={name: points[-1][1] for name, points in sorted(known.series.items())},
     )
+
+
+def planned(folder: RunFolder) -> int:
+    """How many steps the run will make; 0 where its file does not say so."""
+    try:
+        return int(json.loads(folder.plan.read_bytes())["steps"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return 0
 
 
 def time_left(known: History, steps: int) -> float | None:

@@ -36,9 +36,9 @@ def load_weights(target: RunFolder | Path) -> dict[str, Tensor]:
         target = paths[0]
     if not target.is_file():
         raise ValueError(f"{target}: no such file of weights")
-    if target.name.startswith("step-"):
-        return _kept(unpack(decode(target).trainer.tobytes()))
     try:
+        if target.name.startswith("step-"):
+            return _kept(unpack(decode(target).trainer.tobytes()))
         return unpack(target.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"{target}: not a file of weights, or damaged ({error})") from error

@@ -20,7 +20,17 @@ from orchestrator.config.kinds import fields_of, is_plugin
 from orchestrator.config.schema import json_schema
 from orchestrator.recipe import NAME, Recipe
 
-__all__ = ["RecipeError", "build", "json_schema", "load_recipe", "recipe_from", "resolve", "section", "to_toml"]
+__all__ = [
+    "RecipeError",
+    "build",
+    "json_schema",
+    "load_recipe",
+    "recipe_from",
+    "resolve",
+    "section",
+    "stored_recipe",
+    "to_toml",
+]
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -69,6 +79,11 @@ def recipe_from(tables: dict[str, Any], where: str = "recipe") -> Recipe:
         return section(Recipe, tables)
     except RecipeError as error:
         raise RecipeError(error.path, error.problem, where) from None
+
+
+def stored_recipe(path: Path) -> Recipe:
+    """The complete recipe that a run keeps in its folder. Raises RecipeError, naming the file."""
+    return recipe_from(text.read(path), str(path))
 
 
 def resolve(value: Any) -> Any:

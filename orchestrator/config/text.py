@@ -120,8 +120,9 @@ def confine(tables: Table, recipe: Path, trusted: set[Key]) -> None:
     for key, text in _paths_in(tables, ()):
         given = any(key[: len(other)] == other for other in trusted)
         if not given and not any(_target(str(key[-1]), text).is_relative_to(folder) for folder in folders):
-            remedy = f"if you mean it, give it on the command line: {'.'.join(map(str, key))}={text}"
-            raise RecipeError(key, f"a path below the current folder or the recipe's, not {shown(text)}; {remedy}")
+            remedy = f"; if you mean it, give it on the command line: {'.'.join(map(str, key))}={text}"
+            problem = f"a path below the current folder or the recipe's, not {shown(text)}"
+            raise RecipeError(key, problem + (remedy if text.isprintable() else ""))
 
 
 def _target(key: str, text: str) -> Path:

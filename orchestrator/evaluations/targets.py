@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from algorithms import companions
 from algorithms.attacks import Attack
-from orchestrator.config import recipe_from
+from orchestrator.config import stored_recipe
 from orchestrator.folders import RunFolder
 from orchestrator.recipe import Recipe
 from orchestrator.weights import load_weights
@@ -34,7 +33,7 @@ def find(target: str | Path, folder: str | Path = "runs") -> Target:
     path = Path(target)
     inside = path.is_file() and next((p for p in path.resolve().parents if (p / "recipe.json").is_file()), None)
     run = RunFolder(inside) if inside else RunFolder.find(target, folder)
-    recipe = recipe_from(json.loads(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    recipe = stored_recipe(run.recipe)
     return Target(run, recipe, load_weights(path if inside else run))
 
 
