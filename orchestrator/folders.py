@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, final
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room on the disk, for the user, or for a file so large
 
 
 @final
@@ -95,12 +98,26 @@ class RunFolder:
         return self.path / "diagnoses"
 
 
+@contextmanager
+def room_for(path: Path) -> Iterator[None]:
+    """Names the file and the remedy in what a full disk raises."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(f"{path}: {error.strerror}; make room, and the same command goes on from there") from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes beside `path`, flushes to the disk and renames: a reader sees the whole of it or nothing."""
+    """Writes beside `path`, flushes to the disk and renames: a reader sees the whole of it or nothing.
+
+    Raises OSError, naming the file, if the disk is full.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with beside.open("wb") as file:
+        with room_for(path), beside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, final
 
-from orchestrator.folders import write_json
+from orchestrator.folders import room_for, write_json
 
 Kind = Literal["metrics", "param", "tag", "artifact", "model", "status"]
 TOGETHER = frozenset({"metrics", "param", "tag"})  # kinds that travel in one request
@@ -97,7 +97,8 @@ class Spool:
         """Adds a record: it outlives the process at once, the machine after `sync`. Raises OSError on a full disk."""
         with self._lock:
             line = encode(self._number + 1, kind, body)
-            written = os.write(self._file, line)
+            with room_for(self._path):
+                written = os.write(self._file, line)
             if written < len(line):  # the disk is full: leave no half line before the next one
                 os.ftruncate(self._file, self._end)
                 raise OSError(f"{self._path}: the disk took {written} of {len(line)} bytes; make room and resume")
