@@ -45,6 +45,7 @@ def work_with(lag: int, precision: Precision = "float32") -> Work:
         lag=lag,
         exchange="examples",
         precision=precision,
+        reduction="tree",
         average=0.0,
         device="cpu",
         threads=1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, final
 
@@ -72,6 +72,14 @@ class Backend(ABC):
         """Which worker holds up the others, in a few words; empty if none does."""
         return ""
 
+    def figures(self) -> dict[str, float]:
+        """How the workers are doing, since the last time that this was asked; nothing where there are none."""
+        return {}
+
+    @abstractmethod
+    def announce(self, run: str, metrics: Mapping[str, float]) -> None:
+        """Tells a step's metrics to whoever watches the cluster."""
+
     def events(self) -> dict[str, int]:
         """How often what has happened so far: requeues, restarts, replacements."""
         return {}
@@ -114,6 +122,9 @@ class Inline(Backend):
         """Asks the trainer here."""
         return getattr(self.trainer, method)()[1]
 
+    def announce(self, run: str, metrics: Mapping[str, float]) -> None:
+        """Nobody watches this process."""
+
     def _call(self, key: Hashable) -> Result:
         method, arguments = self.calls.pop(key)
         return Result(*getattr(self.attacker, method)(*arguments))
@@ -132,12 +143,15 @@ def open_cluster(workers: Workers, listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def open_backend(workers: Workers, work: Work, listener: Listener) -> Iterator[Backend]:
-    """The backend that the recipe names, with everything that it started stopped at the end."""
+def open_backend(workers: Workers, work: Work, listener: Listener, *, training: bool = True) -> Iterator[Backend]:
+    """The backend that the recipe names, with everything that it started stopped at the end.
+
+    Where there is no `training`, no room is kept for a trainer.
+    """
     if workers.backend == "inline":
         yield Inline(work)
         return
     from orchestrator import cluster  # noqa: PLC0415
 
-    with cluster.connected(workers, listener), cluster.remote_backend(workers, work, listener) as backend:
+    with cluster.connected(workers, listener), cluster.remote_backend(workers, work, listener, training) as backend:
         yield backend

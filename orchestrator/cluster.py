@@ -6,24 +6,25 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Hashable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
-from algorithms.control.decoupling import here
 from orchestrator.backend import Backend, ExamplesLost, Handle, Result, TrainerLost
+from orchestrator.gauges import Gauges
 from orchestrator.listener import Listener
 from orchestrator.recipe import Workers
+from orchestrator.trainers import Trainers
 from workers.attacker import Attacker
-from workers.maximizer import LayerTasks
 from workers.messages import StepReport, Work
-from workers.pool import ArgumentLost, Limits, Pool
-from workers.trainer import Trainer
+from workers.pool import ArgumentLost, Pool
+from workers.seats import Limits, Watch
 
 STORE_BYTES = 512 << 20  # of a local cluster's object store: a few snapshots and a window of shards
 
@@ -65,7 +66,8 @@ def _init(address: str, folder: str | None, workers: Workers) -> None:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="sparring")
         return
-    cpus = workers.attackers * workers.attacker_cpus + workers.trainer_cpus + workers.maximizers
+    trainers = workers.trainers * workers.trainer_cpus + workers.maximizers
+    cpus = workers.attackers * workers.attacker_cpus + trainers
     ray.init(
         address="local",
         num_cpus=max(1, int(np.ceil(cpus))),  # what was asked for, whatever the machine has
@@ -94,16 +96,11 @@ def check_feasible(workers: Workers) -> None:
             )
 
 
-def trainers_node() -> dict[str, float]:
-    """A little of the resource `trainer` where a cluster has it: its file gives it to nodes that are not taken away."""
-    return {"trainer": 0.001} if "trainer" in ray.cluster_resources() else {}
-
-
 @contextmanager
-def remote_backend(workers: Workers, work: Work, listener: Listener) -> Iterator[Backend]:
-    """Attackers and a trainer as Ray actors, ended at the end."""
+def remote_backend(workers: Workers, work: Work, listener: Listener, training: bool) -> Iterator[Backend]:
+    """Attackers and, for a training, a trainer as Ray actors, ended at the end."""
     check_feasible(workers)
-    backend = Remote(workers, work, listener)
+    backend = Remote(workers, work, listener, training=training)
     try:
         yield backend
     finally:
@@ -114,15 +111,24 @@ def remote_backend(workers: Workers, work: Work, listener: Listener) -> Iterator
 class Remote(Backend):
     """The backend on Ray. Values travel through its object store; the driver holds references to them."""
 
-    def __init__(self, workers: Workers, work: Work, listener: Listener) -> None:
-        self.workers, self.work, self.listener = workers, work, listener
+    def __init__(self, workers: Workers, work: Work, listener: Listener, *, training: bool = True) -> None:
+        self.workers, self.listener = workers, listener
+        self.trainers = Trainers(workers, work, listener)
+        if training:
+            self.trainers.reserve()
         hire = ray.remote(Attacker).options(
             num_cpus=workers.attacker_cpus, num_gpus=workers.attacker_gpus, max_restarts=-1, max_task_retries=0
         )
-        limits = Limits(workers.deadline, workers.start_deadline, workers.start_failures)
+        limits = Limits(
+            call=workers.deadline,
+            start=workers.start_deadline,
+            start_failures=workers.start_failures,
+            least=workers.least_attackers,
+            asks=f"{workers.attacker_cpus:g} CPU and {workers.attacker_gpus:g} GPU",
+        )
         self.pool = Pool(lambda: hire.remote(work), workers.attackers, limits, listener.say)
-        self.trainer: Any = None
-        self.trainer_starts = 0
+        self.watch, self.gauges = Watch(), Gauges()
+        self.counts = Counter({"trainer_starts": 0, "shards_lost": 0})
 
     def share(self, value: Any) -> Handle:
         """Into the object store."""
@@ -147,62 +153,43 @@ class Remote(Backend):
             raise TrainerLost(str(error)) from error
 
     def start_trainer(self, state: NDArray[np.uint8] | None) -> None:
-        """A new actor; what the pool still has to do for the one before is dropped."""
-        if self.trainer is not None:
-            ray.kill(self.trainer)
+        """New actors; what the pool still has to do for those before them is dropped."""
+        if self.counts["trainer_starts"]:
             self.pool.forget()
-        self.trainer_starts += 1
-        hire = ray.remote(Trainer).options(
-            num_cpus=self.workers.trainer_cpus,
-            num_gpus=self.workers.trainer_gpus,
-            resources=trainers_node(),
-            max_restarts=0,
-            max_task_retries=0,
-        )
-        tasks = LayerTasks(self.work.threads, self.workers.deadline / 2) if self.workers.maximizers else here
-        self.trainer = hire.remote(self.work, state, tasks)
+        self.counts["trainer_starts"] += 1
+        self.trainers.start(state, self.pool.dismiss)
+        self.pool.refill()
 
     def step(self, step: int, payloads: Sequence[Handle]) -> tuple[StepReport, Handle]:
         """Waits for the update, so that it is confirmed before the next is submitted."""
-        report, snapshot = self.trainer.step.options(num_returns=2).remote(step, *payloads)
-        return self._trainer_answer(report), snapshot
+        try:
+            return self.trainers.step(step, payloads)
+        except ExamplesLost:
+            self.counts["shards_lost"] += 1
+            self.listener.say("finished shards went with the node that held them; they are computed again")
+            raise
 
     def ask_trainer(self, method: str) -> Handle:
         """Waits for the answer's report; the payload stays in the object store."""
-        report, payload = getattr(self.trainer, method).options(num_returns=2).remote()
-        self._trainer_answer(report)
-        return payload
+        return self.trainers.ask(method)
 
     def behind(self) -> str:
         """The slowest attacker, where it is much slower."""
         return self.pool.behind()
 
+    def figures(self) -> dict[str, float]:
+        """Of the pool, and all that has happened so far."""
+        return self.watch.look(self.pool.seats) | {name: float(count) for name, count in self.events().items()}
+
+    def announce(self, run: str, metrics: Mapping[str, float]) -> None:
+        """To Prometheus, through Ray."""
+        self.gauges.show(run, metrics)
+
     def events(self) -> dict[str, int]:
         """What the pool has seen."""
-        return dict(self.pool.events) | {"trainer_starts": self.trainer_starts}
+        return dict(self.pool.events) | dict(self.counts)
 
     def close(self) -> None:
         """Ends all actors."""
         self.pool.close()
-        if self.trainer is not None:
-            ray.kill(self.trainer)
-
-    def _trainer_answer(self, report: Any) -> Any:
-        try:
-            return ray.get(report, timeout=self.workers.deadline)
-        except ObjectLostError as error:
-            raise ExamplesLost(str(error)) from error
-        except RayTaskError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, ObjectLostError):
-                raise ExamplesLost(str(error)) from error
-            raise (cause or error) from error
-        except (RayError, GetTimeoutError) as error:
-            if "creation task" in str(error):  # its constructor raised: it would again
-                raise RuntimeError(f"the trainer could not start: {last_line(error)}") from error
-            raise TrainerLost("the trainer was lost") from error
-
-
-def last_line(error: Exception) -> str:
-    """What an error of Ray's says last: the cause, below the traceback of the other process."""
-    return str(error).strip().splitlines()[-1].strip()
+        self.trainers.close()

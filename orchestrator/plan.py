@@ -33,6 +33,7 @@ def work_of(recipe: Recipe) -> Work:
         lag=recipe.train.lag,
         exchange=recipe.train.exchange,
         precision=recipe.train.precision,
+        reduction=recipe.train.reduction,
         average=recipe.train.average,
         replays=recipe.train.replays,
         label_smoothing=recipe.train.label_smoothing,
@@ -57,5 +58,7 @@ def digest_of(recipe: Recipe) -> str:
     decisive = {key: value for key, value in resolved.items() if key not in IRRELEVANT}
     decisive["train"] = {key: value for key, value in resolved["train"].items() if key != "checkpoint_every"}
     decisive["workers"] = {key: resolved["workers"][key] for key in ("device", "threads")}
+    if recipe.train.reduction == "all-reduce":
+        decisive["workers"]["trainers"] = recipe.workers.trainers
     decisive["share"] = resolved["validation"]["share"]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -20,7 +20,7 @@ from algorithms.updates.sgd import SGD
 from workers.augmentation import Augmentation
 from workers.datasets import Dataset
 from workers.datasets.digits import Digits
-from workers.messages import Precision
+from workers.messages import Precision, Reduction
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a run, which becomes the name of a folder
 
@@ -37,6 +37,7 @@ class Train:
     lag: int = 0  # attacks see parameters exactly this many updates old
     exchange: Literal["examples", "gradients"] = "examples"  # what attackers send back
     precision: Precision = "float32"  # of the passes that make examples; gradients, updates and figures are float32
+    reduction: Reduction = "tree"  # of several trainers' gradients; all-reduce: fewer bytes, other bits for each number
     average: float = 0.0  # decay of the moving average of weights, which is then the model; 0: none
     label_smoothing: float = 0.0  # share of each label that all classes get alike, in whatever cross-entropy is learnt
     weight_perturbation: float = 0.0  # of each weight, relative to its norm, when gradients are taken; 0.005 is usual
@@ -95,9 +96,11 @@ class Workers:
 
     backend: Literal["ray", "inline"] = "ray"
     address: str = ""  # of a Ray cluster; empty: RAY_ADDRESS if it is set, else a local cluster of this run's own
-    attackers: int = 2
+    attackers: int = 2  # as many as there is room for, and no more; they join as their machines come
+    least_attackers: int = 1  # the run stops if there are fewer for `start_deadline` seconds
     device: Literal["cpu", "cuda"] = "cpu"
     threads: int = 1  # of torch, in each worker
+    trainers: int = 1  # that share each update's work; no more than shards in a batch
     attacker_cpus: float = 1.0
     attacker_gpus: float = 0.0  # a fraction shares a GPU among attackers
     trainer_cpus: float = 1.0
@@ -112,6 +115,8 @@ class Workers:
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""
         checks.at_least("attackers", self.attackers, 1, "a number of workers")
+        checks.at_least("trainers", self.trainers, 1, "a number of workers")
+        checks.between("least_attackers", self.least_attackers, 1, self.attackers, "a number of workers")
         checks.at_least("threads", self.threads, 1, "a number of threads")
         for name in ("attacker_cpus", "attacker_gpus", "trainer_cpus", "trainer_gpus"):
             checks.at_least(name, getattr(self, name), 0, "a number of processors, or a fraction of one")
@@ -182,6 +187,13 @@ class Recipe:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name: up to 100 letters, digits, dots, dashes and underscores, not {self.name[:100]!r}")
         checks.at_least("seed", self.seed, 0, "a whole number")
+        checks.between(
+            "workers", self.workers.trainers, 1, self.train.batch // self.train.shard, "trainers for a batch"
+        )
+        if self.train.reduction == "all-reduce" and self.workers.backend == "inline" and self.workers.trainers > 1:
+            raise ValueError(
+                "workers: one trainer inline, where train.reduction is all-reduce: more would give other bits"
+            )
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:

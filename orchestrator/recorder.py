@@ -39,11 +39,15 @@ class Recorder:
         self.kept = {name: {int(at) - 1: value for at, value in known.get(name, [])} for name in (*COSTS, LOSS)}
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
-        """Records an update."""
+        """Records an update, with what has changed about the workers since the one before."""
+        workers = {f"workers/{k}": v for k, v in (self.backend.figures() if self.backend else {}).items()}
+        metrics = metrics | {k: v for k, v in workers.items() if self.latest.get(k) != v}
         self.latest |= metrics
         self.tracker.metrics("step", step, metrics)
         for name, known in self.kept.items():
             known[step] = metrics[name]
+        if self.backend:
+            self.backend.announce(self.recipe.name, {"step": step + 1} | workers | metrics)
         note = f"loss {metrics['train/loss']:.3f}, {metrics['train/examples_per_second']:,.0f} examples/s"
         behind = self.backend.behind() if self.backend else ""
         self.listener.advance(STAGE, step + 1, f"{note}; {behind}" if behind else note)

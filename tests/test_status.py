@@ -55,3 +55,14 @@ def test_the_command_shows_all_runs(tmp_path: Path) -> None:
     assert shown.exit_code == 0
     assert [(run["run"], run["steps"]) for run in json.loads(shown.stdout)["runs"]] == [("first", 4), ("second", 7)]
     assert CliRunner().invoke(app, ["status", "--folder", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_the_table_shows_the_workers_and_what_happened_to_them(tmp_path: Path) -> None:
+    run = started(tmp_path)
+    with Spool(run.records) as spool:
+        spool.metrics("step", 4, {"workers/attackers": 8, "workers/idle_share": 0.12, "workers/requeues": 3})
+        spool.metrics("step", 5, {"workers/idle_share": 0.25})
+    started(tmp_path, "inline")
+    shown = CliRunner().invoke(app, ["status", "--folder", str(tmp_path)]).stdout
+    assert "8, 25% idle, 3 requeues" in shown
+    assert shown.count("idle") == 1

@@ -38,6 +38,7 @@ WORK = Work(
     lag=0,
     exchange="examples",
     precision="float32",
+    reduction="tree",
     average=0.9,
     device="cpu",
     threads=1,

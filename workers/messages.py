@@ -15,12 +15,16 @@ from workers.augmentation import Augmentation
 from workers.datasets import Dataset
 
 Precision = Literal["float32", "bfloat16"]
+Reduction = Literal["tree", "all-reduce"]
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """All that a worker must know of a run. The number of workers is not in it: no result depends on it."""
+    """All that a worker must know of a run. The number of workers is not in it: no result depends on it.
+
+    But for `reduction`: "all-reduce" gives other last bits for each number of trainers.
+    """
 
     seed: int
     dataset: Dataset
@@ -35,6 +39,7 @@ class Work:
     lag: int
     exchange: Literal["examples", "gradients"]
     precision: Precision  # of the passes that make examples
+    reduction: Reduction  # how several trainers add up gradients
     average: float  # decay of the moving average of weights; 0: none
     replays: int = 1  # steps in a row with the same batch
     label_smoothing: float = 0.0  # share of each label that all classes get alike

@@ -16,20 +16,32 @@ from algorithms.averaging import average
 from algorithms.control.decoupling import Solve, here
 from workers import runtime, schedule
 from workers.bench import Bench
-from workers.descent import ShardGradient, Statistics, apply_statistics, restore, tensor, tree_sum
+from workers.descent import ShardGradient, Statistics, apply_statistics, restore, tensor
 from workers.messages import Shard, Snapshot, StepReport, Work
 from workers.movement import Movement, below
+from workers.ranks import Ranks
 
 Payload = NDArray[Any] | ShardGradient  # adversarial examples of a shard, or the gradient on them
 
 
 @final
 class Trainer:
-    """Holds the one copy of the parameters that moves. Its version is the number of updates made."""
+    """Holds the one copy of the parameters that moves. Its version is the number of updates made.
 
-    def __init__(self, work: Work, state: NDArray[np.uint8] | None = None, solve: Solve = here) -> None:
+    In a group every rank holds that copy, takes the gradients of some shards, and makes the same update.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        state: NDArray[np.uint8] | None = None,
+        solve: Solve = here,
+        rank: int = 0,
+        size: int = 1,
+    ) -> None:
         """`solve` maximises layers' Hamiltonians, where the update asks for it."""
         self.bench = Bench(work)
+        self.ranks = Ranks(rank, size, self.bench.device)
         self.model = Movement("", self.bench.model, work.update, solve)
         companions = self.bench.companions.items()
         self.companions = {name: Movement(f" of {name}", one.module, one.update) for name, one in companions}
@@ -44,8 +56,16 @@ class Trainer:
         """What decides the last bits of this worker's arithmetic. Answers once the worker has started."""
         return runtime.fingerprint(self.bench.device), None
 
+    def listen(self) -> int:
+        """Of a group's first rank: begins to wait for the others; returns the port."""
+        return self.ranks.listen()
+
+    def join(self, host: str, port: int, seconds: float) -> None:
+        """Meets the other ranks of a group."""
+        self.ranks.join(host, port, seconds)
+
     def step(self, step: int, *payloads: Payload) -> tuple[StepReport, Snapshot]:
-        """One update from the payloads of a step's shards, in their order.
+        """One update from the payloads of a step's shards, in their order; in a group, of those that this rank takes.
 
         Raises FloatingPointError, naming the step and the cause, if a loss or a parameter is not finite; nothing has
         moved then.
@@ -54,12 +74,13 @@ class Trainer:
             raise RuntimeError(f"step {step} does not follow version {self.version}")
         began = time.perf_counter()
         shards = schedule.shards(self.bench.work, len(self.bench.split), step)
-        parts = [self._gradient(shard, payload) for shard, payload in zip(shards, payloads, strict=True)]
-        flat = tensor(tree_sum([part.gradient for part in parts]), self.bench.device) / len(parts)
+        mine = zip(self.ranks.mine(shards), payloads, strict=True)
+        total = self.ranks.total([self._gradient(shard, payload) for shard, payload in mine], self.bench.work.reduction)
+        flat = tensor(total.gradient, self.bench.device) / len(shards)
         norm = float(flat[: self.model.size].norm())
-        notes = self._advance(step, flat, [part.statistics for part in parts])
+        notes = self._advance(step, flat, total.statistics)
         figures = self.bench.defense(step).settle(self.bench.network)
-        loss = float(np.mean([part.loss for part in parts]))
+        loss = float(np.mean(total.losses))
         report = StepReport(step, loss, norm, time.perf_counter() - began, figures, notes)
         return report, runtime.snapshot(self.bench.network, step + 1)
 
@@ -73,11 +94,17 @@ class Trainer:
         return None, Snapshot(self.version, runtime.flatten(weights))
 
     def state(self) -> tuple[None, NDArray[np.uint8]]:
-        """All that a new trainer needs to go on from here, as the bytes of a safetensors file."""
+        """All that a new trainer needs to go on from here, as the bytes of a safetensors file.
+
+        Raises FloatingPointError for a number that is none: a run could never go on from there.
+        """
         tensors = {"version": torch.tensor(self.version), **self.model.state("")}
         tensors |= {f"average/{name}": t.contiguous() for name, t in self.averaged.items()}
         for name, companion in self.companions.items():
             tensors |= companion.state(f"companion/{name}/")
+        for name, t in tensors.items():
+            if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+                raise FloatingPointError(f"step {self.version}: {name} is infinite or NaN; no checkpoint is made of it")
         return None, np.frombuffer(pack(tensors), np.uint8)
 
     def _gradient(self, shard: Shard, payload: Payload) -> ShardGradient:

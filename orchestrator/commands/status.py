@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 SHOWN = ("train/loss", "train/clean_accuracy", "train/adversarial_accuracy", "validation/robust_accuracy")
 
+FAULTS = ("requeues", "restarts", "replacements", "hangs", "shards_lost")  # of attackers; shown where there were any
+
 
 def run(
     context: typer.Context,
@@ -42,13 +44,25 @@ def table(found: list[Status]) -> Table:
     from rich.table import Table  # noqa: PLC0415
 
     shown = Table()
-    for heading in ("run", "state", "steps", "left", "silent", *SHOWN):
-        shown.add_column(heading, justify="left" if heading in ("run", "state") else "right")
+    for heading in ("run", "state", "steps", "left", "silent", "workers", *SHOWN):
+        shown.add_column(heading, justify="left" if heading in ("run", "state", "workers") else "right")
     for each in found:
         values = (f"{each.metrics[name]:.3f}" if name in each.metrics else "" for name in SHOWN)
         steps = f"{each.steps:,} of {each.of:,}" if each.of else f"{each.steps:,}"
-        shown.add_row(each.run, each.state, steps, span(each.seconds_left), span(each.seconds_silent), *values)
+        times = span(each.seconds_left), span(each.seconds_silent)
+        shown.add_row(each.run, each.state, steps, *times, workers(each.metrics), *values)
     return shown
+
+
+def workers(metrics: dict[str, float]) -> str:
+    """How many attackers there are, how idle they are, and what has happened to them."""
+    if "workers/attackers" not in metrics:
+        return ""
+    parts = [f"{metrics['workers/attackers']:.0f}", f"{metrics.get('workers/idle_share', 0):.0%} idle"]
+    for name in FAULTS:
+        count = metrics.get(f"workers/{name}", 0)
+        parts += [f"{count:.0f} {name}"] if count else []
+    return ", ".join(parts)
 
 
 def span(seconds: float | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
 
 @contextmanager
-def remote(attackers: int, work: Work = WORK) -> Iterator[Remote]:
-    backend = Remote(Workers(attackers=attackers, attacker_cpus=0.5, trainer_cpus=0.5), work, Silent())
+def remote(attackers: int, work: Work = WORK, deadline: float = 600) -> Iterator[Remote]:
+    workers = Workers(attackers=attackers, attacker_cpus=0.5, trainer_cpus=0.5, deadline=deadline)
+    backend = Remote(workers, work, Silent())
     try:
         yield backend
     finally:
@@ -127,4 +129,28 @@ def test_a_killed_trainer_changes_no_bit(inline: dict[int, str], tmp_path: Path)
 
     with remote(2) as backend:
         assert bits(backend, tmp_path, changed(lag=1), notes=Notes(kill), every=4) == inline[1]
+        assert backend.events()["trainer_starts"] == 2
+
+
+def test_an_attacker_that_hangs_costs_no_bit_and_no_wait(inline: dict[int, str], tmp_path: Path) -> None:
+    """Its shard goes to an idle one long before the deadline, after which it is restarted."""
+
+    def freeze(step: int) -> None:
+        if step == 3:
+            processes("Attacker")[0].suspend()
+
+    with remote(2, deadline=300) as backend:
+        began = time.monotonic()
+        assert bits(backend, tmp_path, changed(lag=1), notes=Notes(freeze)) == inline[1]
+        assert time.monotonic() - began < 200
+        assert backend.events()["given_again"] >= 1
+
+
+def test_a_trainer_that_hangs_is_replaced(inline: dict[int, str], tmp_path: Path) -> None:
+    def freeze(step: int) -> None:
+        if step == 6 and backend.events()["trainer_starts"] == 1:
+            processes("Trainer")[0].suspend()
+
+    with remote(2, deadline=20) as backend:
+        assert bits(backend, tmp_path, changed(lag=1), notes=Notes(freeze), every=4) == inline[1]
         assert backend.events()["trainer_starts"] == 2

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 import ray
 
-from workers.pool import Limits, Pool
+from workers import pool as module
+from workers.pool import Pool
+from workers.seats import Limits
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import this file
@@ -24,13 +26,13 @@ QUICK = Limits(call=30, start=60, start_failures=3)
 class Worker:
     """An actor that answers, dies, hangs or raises when told to."""
 
-    def __init__(self, fingerprint: str = "same", failures: str = "") -> None:
+    def __init__(self, fingerprint: str = "same", failures: str = "", pace: float = 0.0) -> None:
         if failures:  # a file whose length is how often starting has failed so far
             with Path(failures).open("a") as file:
                 file.write("x")
             if Path(failures).stat().st_size <= 2:
                 raise RuntimeError("no luck yet")
-        self.name = fingerprint
+        self.name, self.pace = fingerprint, pace
 
     def fingerprint(self) -> tuple[str, None]:
         return self.name, None
@@ -41,6 +43,9 @@ class Worker:
     def slow(self, seconds: float) -> tuple[float, int]:
         time.sleep(seconds)
         return seconds, os.getpid()
+
+    def paced(self) -> tuple[float, int]:
+        return self.slow(self.pace)
 
     def die_once(self, marker: str) -> tuple[str, int]:
         if not Path(marker).exists():
@@ -75,6 +80,12 @@ def pool_of(
         pool.close()
 
 
+def all_ready(pool: Pool) -> None:
+    """Waits for all workers of a pool to start."""
+    while not all(seat.ready for seat in pool.seats):
+        pool._turn()
+
+
 def test_answers_come_in_the_order_of_the_keys() -> None:
     with pool_of(2) as (pool, _):
         for number in range(20):
@@ -87,8 +98,7 @@ def test_work_is_shared_out() -> None:
     with pool_of(2) as (pool, _):
         pool.submit("warm", "slow", 0.0)
         pool.collect(["warm"])
-        while not all(seat.ready for seat in pool.seats):
-            pool._turn()
+        all_ready(pool)
         for number in range(8):
             pool.submit(number, "slow", 0.1)
         assert len({ray.get(answer.payload) for answer in pool.collect(range(8))}) == 2
@@ -111,6 +121,58 @@ def test_a_hanging_worker_is_restarted_after_the_deadline(tmp_path: Path) -> Non
         assert pool.collect(["hangs"])[0].report == "awake"
         assert pool.events["hangs"] == 1
         assert any("gave no answer" in sentence for sentence in said)
+
+
+def test_a_call_of_a_hanging_worker_is_given_to_an_idle_one_long_before_the_deadline(tmp_path: Path) -> None:
+    with pool_of(2, Limits(call=600, start=60)) as (pool, _):
+        all_ready(pool)
+        for number in range(6):
+            pool.submit(number, "hang_once", __file__)  # a marker that is there: nobody hangs
+        pool.collect(range(6))
+        began = time.monotonic()
+        pool.submit("hangs", "hang_once", str(tmp_path / "hung"))
+        assert pool.collect(["hangs"])[0].report == "awake"
+        assert time.monotonic() - began < 60
+        assert (pool.events["given_again"], pool.events["hangs"]) == (1, 0)
+
+
+def test_a_slow_worker_does_not_set_the_pace() -> None:
+    """Two workers take 0.1 s a call and one takes 1.5 s: 12 calls take 0.6 s without it, and no more with it."""
+    paces = iter([0.1, 0.1, 1.5])
+    actor = ray.remote(Worker).options(num_cpus=0.5)
+    with pool_of(3, hire=lambda: actor.remote(pace=next(paces))) as (pool, _):
+        all_ready(pool)
+        seconds = []
+        for turn in range(3):
+            keys = [(turn, number) for number in range(12)]
+            for key in keys:
+                pool.submit(key, "paced")
+            began = time.monotonic()
+            pool.collect(keys)
+            seconds.append(time.monotonic() - began)
+        assert min(seconds) < 1.3, seconds
+        for number in range(100):
+            pool.submit(number, "paced")
+        pool.collect(range(100))
+        assert pool.seats[2].answers >= 2  # where there is much to do, it does its part
+        assert pool.behind().startswith("attacker 2 takes")
+
+
+def test_calls_given_twice_are_answered_once() -> None:
+    with pool_of(3) as (pool, _):
+        all_ready(pool)
+        for number in range(20):
+            pool.submit(number, "double", number)
+            for seat in pool.seats:
+                if not seat.running and pool.seats[0].running:
+                    call = next(iter(pool.seats[0].running.values())).call
+                    assert call is not None
+                    pool._give(seat, call)
+        assert [answer.report for answer in pool.collect(range(20))] == [2 * n for n in range(20)]
+        pool.submit("after", "slow", 0.2)
+        assert pool.collect(["after"])[0].report == 0.2
+        assert not pool.done
+        assert pool.events["requeues"] == 0
 
 
 def test_a_worker_that_cannot_start_is_replaced(tmp_path: Path) -> None:
@@ -146,12 +208,14 @@ def test_a_worker_with_other_arithmetic_is_refused() -> None:
             pool.collect(range(4))
 
 
-def test_nothing_that_could_never_start_is_waited_for() -> None:
+def test_nothing_that_could_never_start_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     greedy = ray.remote(Worker).options(num_cpus=1000)
-    with pool_of(1, Limits(call=30, start=2), greedy.remote) as (pool, _):
+    monkeypatch.setattr(module, "SOON", 0.5)
+    with pool_of(1, Limits(call=30, start=2, asks="1000 CPU"), greedy.remote) as (pool, said):
         pool.submit("work", "double", 1)
-        with pytest.raises(TimeoutError, match="no attacker started within 2 s"):
+        with pytest.raises(TimeoutError, match=r"no attacker started within 2 s.*asks for 1000 CPU.*has 8 CPU"):
             pool.collect(["work"])
+    assert "1 of 1 attackers are not there yet; each asks for 1000 CPU" in said[0]
 
 
 def test_forgotten_calls_are_not_answered() -> None:

@@ -1,0 +1,101 @@
+"""Trainers as a group: the same bits as one of them, also when one is lost; and room for them in a full cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group_table
+
+from orchestrator import trainers as module
+from orchestrator.backend import Inline
+from orchestrator.cluster import Remote
+from orchestrator.recipe import Workers
+from tests.cluster.test_elastic import processes
+from tests.cluster.test_nodes import Heard, Nodes
+from tests.training import STEPS, WORK, Notes, bits, changed
+from workers.messages import Work
+
+pytestmark = [pytest.mark.ray]
+
+
+@contextmanager
+def group_of(trainers: int, work: Work = WORK) -> Iterator[tuple[Remote, Heard]]:
+    heard = Heard()
+    workers = Workers(attackers=2, attacker_cpus=0.5, trainers=trainers, trainer_cpus=0.5, deadline=60)
+    backend = Remote(workers, work, heard)
+    try:
+        yield backend, heard
+    finally:
+        backend.close()
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return bits(Inline(WORK), tmp_path_factory.mktemp("inline"))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("trainers", "exchange"), [(2, "examples"), (4, "examples"), (3, "gradients")])
+def test_the_number_of_trainers_changes_no_bit(trainers: int, exchange: str, inline: str, tmp_path: Path) -> None:
+    """Three ranks have two, one and one of the four shards."""
+    work = changed(exchange=exchange)
+    with group_of(trainers, work) as (backend, _):
+        assert bits(backend, tmp_path, work) == inline
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_plain_all_reduce_gives_bits_of_its_own_each_time_the_same(inline: str, tmp_path: Path) -> None:
+    work = changed(reduction="all-reduce")
+    with group_of(2, work) as (backend, _):
+        found = {bits(backend, tmp_path / str(turn), work) for turn in range(2)}
+    assert len(found) == 1
+    assert found != {inline}
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_group_that_loses_a_rank_starts_again_from_the_newest_checkpoint(
+    rank: int, inline: str, tmp_path: Path
+) -> None:
+    def kill(step: int) -> None:
+        if step == 6 and backend.events()["trainer_starts"] == 1:
+            pids = sorted(process.pid for process in processes("Trainer"))
+            os.kill(pids[rank], signal.SIGKILL)
+
+    notes = Notes(kill)
+    with group_of(2) as (backend, _):
+        assert bits(backend, tmp_path, notes=notes, every=4) == inline
+        assert backend.events()["trainer_starts"] == 2
+    assert notes.steps == [*range(7), *range(4, STEPS)]
+
+
+def test_a_trainer_whose_node_is_lost_gets_an_attackers_place(
+    cluster: Cluster, inline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attackers have taken all the rest: those on the only node that the trainer fits on make room for it."""
+    monkeypatch.setattr(module, "SOON", 1.0)
+    nodes = Nodes(cluster)
+    large = [nodes.add(9), nodes.add(9)]  # the head has eight
+
+    def lose(step: int) -> None:
+        if step == 4 and len(nodes.there) == 2:
+            (where,) = placement_group_table(backend.trainers.place)["bundles_to_node_id"].values()
+            nodes.remove(next(node for node in large if node.node_id == where))
+
+    heard = Heard()
+    workers = Workers(attackers=3, attacker_cpus=4.25, trainer_cpus=9, deadline=60)
+    backend = Remote(workers, WORK, heard)
+    try:
+        assert bits(backend, tmp_path, notes=Notes(lose), every=4) == inline
+        assert backend.events()["trainer_starts"] >= 2
+        assert len(backend.pool.seats) == 3
+    finally:
+        backend.close()
+        for node in list(nodes.there):
+            nodes.remove(node)
