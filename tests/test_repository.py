@@ -10,6 +10,8 @@ import inspect
 import os
 import re
 import runpy
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -120,6 +122,12 @@ def test_the_image_is_pinned_and_does_not_run_as_root() -> None:
     copied = [name for line in lines if line.startswith("COPY") for name in line.split()[2:-1]]
     assert set(PACKAGES) < set(copied)
     assert all((ROOT / name).exists() for name in copied)
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs hadolint")
+def test_hadolint_has_nothing_to_say_about_the_image() -> None:
+    checked = subprocess.run(["hadolint", "deploy/Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stdout) == (0, "")
 
 
 def test_all_clouds_run_the_image_of_this_version() -> None:
