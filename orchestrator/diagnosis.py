@@ -27,6 +27,7 @@ from orchestrator.listener import Listener, Silent
 from orchestrator.plan import work_of
 from orchestrator.plots import png
 from orchestrator.recipe import Workers
+from orchestrator.reports import write_report
 from orchestrator.tracking import Tracker
 from workers import runtime
 from workers.cache import Split, open_split
@@ -57,6 +58,7 @@ def diagnose(
     diagnosis = examine(found._replace(recipe=recipe), budget, listener)
     if found.folder.records.is_dir():
         _tell(found, diagnosis, listener)
+    write_report(found.folder)
     return diagnosis
 
 

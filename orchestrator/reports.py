@@ -16,6 +16,7 @@ from algorithms import plugins
 from orchestrator import convergence
 from orchestrator.config import resolve, stored_recipe, to_toml
 from orchestrator.config.kinds import defaults_of, fields_of, is_plugin, is_section
+from orchestrator.diagnoses.outcome import Diagnosis
 from orchestrator.evaluations.drawing import convergence_of as convergence_in
 from orchestrator.evaluations.drawing import pictures
 from orchestrator.evaluations.outcome import Outcome, grid, percent
@@ -49,6 +50,15 @@ class Shown(NamedTuple):
     images_title: str
 
 
+class Judgement(NamedTuple):
+    """A diagnosis on the page."""
+
+    budget: str
+    verdict: str
+    masked: bool
+    page: str  # where its own page lies, seen from the run's folder
+
+
 class Page(NamedTuple):
     """Everything that the page says."""
 
@@ -56,6 +66,7 @@ class Page(NamedTuple):
     subtitle: str
     tiles: list[Tile]
     evaluations: list[Shown]
+    diagnoses: list[Judgement]
     training: list[Markup]
     metrics: list[tuple[str, str, str]]
     differences: list[tuple[str, str, str]]
@@ -81,6 +92,7 @@ def page_of(folder: RunFolder) -> Page:
         subtitle=f"{names[0]} on {names[1]}, defense {names[2]}, {updates:,.0f} updates, seed {recipe.seed}",
         tiles=tiles_of(outcomes[0]) if outcomes else [],
         evaluations=[shown_of(outcome, number) for number, outcome in enumerate(outcomes)],
+        diagnoses=diagnoses_of(folder),
         training=training_of(known) + convergence_of(folder),
         metrics=[
             (name, f"{points[-1][1]:.5g}", f"{points[-1][0]:,.0f}") for name, points in sorted(known.series.items())
@@ -96,6 +108,13 @@ def outcomes_of(folder: RunFolder) -> list[Outcome]:
     files = sorted(folder.evaluations.glob("*/outcome.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     found = (Outcome.read(path.parent) for path in files)
     return [outcome for outcome in found if outcome is not None]
+
+
+def diagnoses_of(folder: RunFolder) -> list[Judgement]:
+    """The verdicts of the finished diagnoses of a run, newest first."""
+    files = sorted(folder.diagnoses.glob("*/diagnosis.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    found = (Diagnosis.read(path.parent) for path in files)
+    return [Judgement(d.budget, d.verdict, d.masked, d.page.relative_to(folder.path).as_posix()) for d in found if d]
 
 
 def tiles_of(outcome: Outcome) -> list[Tile]:

@@ -276,7 +276,7 @@ def test_the_command_says_the_verdict(tmp_path: Path, monkeypatch: pytest.Monkey
     assert told["examples"] == 40
     assert told["eps"] == 0.1
     assert [entry["check"] for entry in told["findings"]][-1] == "the whole box"
-    assert run.folder.diagnoses.is_dir()
+    assert "No sign of masked gradients" in run.folder.report.read_text(encoding="utf-8")
     assert diagnose("mine", budget=written(tmp_path, ONE), eps=0.1, examples=40).masked is False
     wrong = CliRunner().invoke(app, ["diagnose", "mine", "--norm", "l0"], prog_name="sparring")
     assert wrong.exit_code == 2

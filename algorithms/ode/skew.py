@@ -37,11 +37,15 @@ class Skew:
     damping: float | None = None  # gamma; none: 0.1 in theorem mode, 0 in reference mode
     activation: Activation = "leaky_relu"
     start: Start | None = None  # of the auxiliary variable; none: zeros in theorem mode, the tiled image in reference
+    gain: float = 1.0  # first weight of the norms on the derivatives; large ones make the flow chaotic (reference mode)
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a damping that makes no sense."""
+        """Raises ValueError for numbers that make no sense."""
         if self.damping is not None:
             checks.between("damping", self.damping, 0, 10, "what draws the state towards 0")
+        checks.between("gain", self.gain, 1e-3, 1e3, "a factor on derivatives")
+        if self.gain != 1 and self.mode != "reference":
+            raise ValueError("gain: of the norms of reference mode; theorem mode has none")
 
     @property
     def gamma(self) -> float:
@@ -110,7 +114,7 @@ class SkewField(nn.Module):
         self.kernel, self.rule = kernel, rule
         normed = widths if rule.mode == "reference" else ()
         self.before = nn.ModuleList([group_norm(count, 8) for count in normed])
-        self.after = nn.ModuleList([group_norm(count, 8) for count in normed])
+        self.after = nn.ModuleList([group_norm(count, 8, rule.gain) for count in normed])
 
     def linear(self, state: State) -> State:
         """M y."""
@@ -129,9 +133,11 @@ def each(layers: nn.ModuleList, state: State) -> State:
     return tuple(layer(part) for layer, part in zip(layers, state, strict=True)) if layers else state
 
 
-def group_norm(channels: int, most: int) -> nn.GroupNorm:
-    """Group norm with `most` groups, or the largest number below that divides the channels."""
-    return nn.GroupNorm(max(count for count in range(1, most + 1) if channels % count == 0), channels)
+def group_norm(channels: int, most: int, gain: float = 1.0) -> nn.GroupNorm:
+    """Group norm with `most` groups, or the largest number below that divides the channels, and weights of `gain`."""
+    made = nn.GroupNorm(max(count for count in range(1, most + 1) if channels % count == 0), channels)
+    nn.init.constant_(made.weight, gain)
+    return made
 
 
 @final

@@ -66,6 +66,15 @@ def test_modes_and_what_the_theorem_covers() -> None:
         Skew(damping=-0.1)
 
 
+def test_the_gain_is_a_factor_on_fresh_derivatives() -> None:
+    state = random(2, 5, 6, 6), random(2, 3, 6, 6, seed=1)
+    one, four = (block(Skew(mode="reference", gain=gain)).flow.field(torch.zeros(()), state) for gain in (1.0, 4.0))
+    for small, large in zip(one, four, strict=True):
+        torch.testing.assert_close(large, 4 * small)
+    with pytest.raises(ValueError, match="gain: of the norms of reference mode"):
+        Skew(gain=2.0)
+
+
 def test_the_reference_starts_from_tiles_of_every_second_pixel() -> None:
     x = random(2, 3, 5, 6)
     start = block(REFERENCE, widths=(3, 8), stride=2).start(x)
