@@ -37,7 +37,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("changes", nargs="*", metavar="key=value", help="changes to both recipes")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     pairs = []
     for seed in seeds:
