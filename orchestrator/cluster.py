@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
 import os
 import shutil
@@ -9,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -26,6 +29,7 @@ from workers.messages import StepReport, Work
 from workers.pool import ArgumentLost, Pool
 from workers.seats import Limits, Watch
 
+FOLDERS = Path("/tmp")  # noqa: S108 - of local clusters; whatever TMPDIR says, since Ray's sockets need short names
 STORE_BYTES = 512 << 20  # of a local cluster's object store: a few snapshots and a window of shards
 
 
@@ -36,15 +40,34 @@ def connected(workers: Workers, listener: Listener) -> Iterator[None]:
         yield
         return
     address = workers.address or os.environ.get("RAY_ADDRESS", "")
-    folder = None if address else tempfile.mkdtemp(prefix="sparring", dir="/tmp")
     listener.say(f"joining the Ray cluster at {address}" if address else "starting a local Ray cluster")
-    try:
-        with _quiet_environment():
-            _init(address, folder, workers)
-        yield
-    finally:
-        ray.shutdown()
-        if folder:
+    with contextlib.nullcontext() if address else own_folder(FOLDERS) as folder:
+        try:
+            with _quiet_environment():
+                _init(address, folder, workers)
+            yield
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def own_folder(parent: Path) -> Iterator[str]:
+    """A folder with a short name, as Ray's sockets need it. Those that killed runs have left behind go first.
+
+    A run holds a lock in its folder, which goes with its process; the folder gets its name when the lock is held.
+    """
+    for left in parent.glob("sparring-*"):
+        with contextlib.suppress(OSError), (left / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix="new-", dir=parent))
+    folder = parent / made.name.replace("new-", "sparring-")
+    with (made / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made.rename(folder)
+        try:
+            yield str(folder)
+        finally:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -39,12 +39,14 @@ class Trainers:
         self.actors: list[Any] = []
         self.steps: dict[int, Call] = {}  # by rank: calls of a step that ranks wait in for one whose shards were lost
         self.place: PlacementGroup | None = None
+        self.asked: dict[str, float] = {}  # for each trainer in that place
 
     def reserve(self) -> None:
         """Asks for room, and waits a moment for it; attackers that ask later do not get it first."""
         if self.place is None or placement_group_table(self.place)["state"] in ("REMOVED", "RESCHEDULING"):
             self._leave()
-            self.place = placement_group([self._asked()] * self.workers.trainers, strategy="PACK")
+            self.asked = self._needs()
+            self.place = placement_group([self.asked] * self.workers.trainers, strategy="PACK")
         self.place.wait(timeout_seconds=SOON)
 
     def start(self, state: NDArray[np.uint8] | None, make_room: Callable[[], bool]) -> None:
@@ -96,8 +98,8 @@ class Trainers:
         self._kill()
         self._leave()
 
-    def _asked(self) -> dict[str, float]:
-        """What one trainer needs."""
+    def _needs(self) -> dict[str, float]:
+        """What one trainer needs, in the cluster as it is now."""
         asked = {"CPU": self.workers.trainer_cpus, "GPU": self.workers.trainer_gpus, **trainers_node()}
         return {name: amount for name, amount in asked.items() if amount} or {"CPU": 0.001}
 
@@ -106,7 +108,8 @@ class Trainers:
         where = PlacementGroupSchedulingStrategy(self.place, placement_group_bundle_index=rank)
         asked = {"num_cpus": self.workers.trainer_cpus, "num_gpus": self.workers.trainer_gpus}
         never = {"max_restarts": 0, "max_task_retries": 0}  # it would have forgotten all
-        return {**asked, **never, "resources": trainers_node(), "scheduling_strategy": where}
+        marks = {name: amount for name, amount in self.asked.items() if name not in ("CPU", "GPU")}
+        return {**asked, **never, "resources": marks, "scheduling_strategy": where}
 
     def _wait_for_room(self, make_room: Callable[[], bool]) -> None:
         """Waits until the cluster has set the room aside; says soon what is missing, and gives up after a while."""
@@ -115,9 +118,9 @@ class Trainers:
             self.reserve()
             if self.place is not None and placement_group_table(self.place)["state"] == "CREATED":
                 return
-            if fits(self._asked()) and make_room():
+            if fits(self.asked) and make_room():
                 continue
-            wish = f"room for {self.workers.trainers} trainer with {in_words(self._asked())} each"
+            wish = f"room for {self.workers.trainers} trainer with {in_words(self.asked)} each"
             there = (
                 f"the cluster has {in_words(ray.cluster_resources())}, and free {in_words(ray.available_resources())}"
             )

@@ -77,8 +77,27 @@ def measure(workers: int, steps: int) -> tuple[float, float]:
     return statistics.median(times[WARM:]), busy
 
 
+def costs() -> list[str]:
+    """What a snapshot of a size takes to be stored, and a call that reads it to come back; milliseconds, medians."""
+    actor = ray.remote(Sleeper).options(num_cpus=0.01).remote()
+    rows = ["| snapshot | stored | a call that reads it |", "| --- | --- | --- |"]
+    for size in (1, 16, 96):
+        stored, called = [], []
+        for _ in range(15):
+            weights = np.zeros(size << 20, np.uint8)
+            began = time.perf_counter()
+            reference = ray.put(weights)
+            stored.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            ray.get(actor.attack.options(num_returns=2).remote(reference, 0.0)[0])
+            called.append(time.perf_counter() - began)
+        rows.append(f"| {size} MiB | {1e3 * statistics.median(stored):.1f} | {1e3 * statistics.median(called):.1f} |")
+    ray.kill(actor)
+    return rows
+
+
 def main() -> None:
-    """A row a number of workers."""
+    """A row a number of workers, and a row a size of the model."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster.control_plane", description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--steps", type=int, default=20)

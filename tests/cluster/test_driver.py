@@ -57,7 +57,7 @@ class Driver:
         """The processes of its actors of this class."""
         below = psutil.Process(self.process.pid).children(recursive=True)
         said = " ".join(part for process in below for part in process.cmdline())
-        self.cluster = re.findall(r"/tmp/sparring\w+", said)[0]
+        self.cluster = re.findall(r"/tmp/sparring-\w+", said)[0]
         return [process for process in below if f"ray::{name}" in " ".join(process.cmdline())]
 
     def wait_until(self, condition: Callable[[], bool]) -> None:

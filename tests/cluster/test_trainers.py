@@ -15,6 +15,7 @@ from ray.util.placement_group import placement_group_table
 from orchestrator import trainers as module
 from orchestrator.backend import Inline
 from orchestrator.cluster import Remote
+from orchestrator.cluster import remote_backend as cluster_backend
 from orchestrator.recipe import Workers
 from tests.cluster.test_elastic import processes
 from tests.cluster.test_nodes import Heard, Nodes
@@ -41,7 +42,7 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(("trainers", "exchange"), [(2, "examples"), (4, "examples"), (3, "gradients")])
+@pytest.mark.parametrize(("trainers", "exchange"), [(4, "examples"), (3, "gradients")])
 def test_the_number_of_trainers_changes_no_bit(trainers: int, exchange: str, inline: str, tmp_path: Path) -> None:
     """Three ranks have two, one and one of the four shards."""
     work = changed(exchange=exchange)
@@ -50,23 +51,18 @@ def test_the_number_of_trainers_changes_no_bit(trainers: int, exchange: str, inl
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_plain_all_reduce_gives_bits_of_its_own_each_time_the_same(inline: str, tmp_path: Path) -> None:
+def test_a_plain_all_reduce_gives_bits_of_its_own(inline: str, tmp_path: Path) -> None:
+    """The ranks have shards 0 and 2, and 1 and 3; the tree adds 0 and 1, and 2 and 3."""
     work = changed(reduction="all-reduce")
     with group_of(2, work) as (backend, _):
-        found = {bits(backend, tmp_path / str(turn), work) for turn in range(2)}
-    assert len(found) == 1
-    assert found != {inline}
+        assert bits(backend, tmp_path, work) != inline
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_group_that_loses_a_rank_starts_again_from_the_newest_checkpoint(
-    rank: int, inline: str, tmp_path: Path
-) -> None:
+def test_two_trainers_that_lose_one_start_again_from_the_newest_checkpoint(inline: str, tmp_path: Path) -> None:
     def kill(step: int) -> None:
         if step == 6 and backend.events()["trainer_starts"] == 1:
-            pids = sorted(process.pid for process in processes("Trainer"))
-            os.kill(pids[rank], signal.SIGKILL)
+            os.kill(processes("Trainer")[-1].pid, signal.SIGKILL)
 
     notes = Notes(kill)
     with group_of(2) as (backend, _):
@@ -99,3 +95,23 @@ def test_a_trainer_whose_node_is_lost_gets_an_attackers_place(
         backend.close()
         for node in list(nodes.there):
             nodes.remove(node)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_trainer_that_finds_no_room_is_said_to_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that grows is waited for; this one does not."""
+    monkeypatch.setenv("RAY_AUTOSCALING", "1")
+    monkeypatch.setattr(module, "SOON", 0.2)
+    heard = Heard()
+    workers = Workers(attackers=1, attacker_cpus=0.5, trainer_cpus=999, start_deadline=1)
+    room = r"no room for 1 trainer with 999 CPU each within 1 s .*has 8 CPU"
+    with cluster_backend(workers, WORK, heard, True) as backend, pytest.raises(TimeoutError, match=room):
+        backend.start_trainer(None)
+    assert "waiting for room for 1 trainer with 999 CPU each; the cluster has 8 CPU" in heard.said[0]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_no_node_has_is_refused_at_once_where_none_will_come() -> None:
+    wish = r"workers\.trainer_cpus = 999, .*no node has so much; there are: 8 CPUs"
+    with pytest.raises(ValueError, match=wish), cluster_backend(Workers(trainer_cpus=999), WORK, Heard(), True):
+        pass
