@@ -218,6 +218,16 @@ def test_nothing_that_could_never_start_is_waited_for(monkeypatch: pytest.Monkey
     assert "1 of 1 attackers are not there yet; each asks for 1000 CPU" in said[0]
 
 
+def test_fewer_workers_than_must_be_there_stop_the_run() -> None:
+    wishes = iter([0.5, 1000])
+    actor = ray.remote(Worker)
+    limits = Limits(call=30, start=3, least=2)
+    with pool_of(2, limits, lambda: actor.options(num_cpus=next(wishes)).remote()) as (pool, _):
+        pool.submit("long", "slow", 60)
+        with pytest.raises(TimeoutError, match=r"^1 attacker started within 3 s .* and 2 must be there"):
+            pool.collect(["long"])
+
+
 def test_forgotten_calls_are_not_answered() -> None:
     with pool_of(1) as (pool, _):
         pool.submit("first", "slow", 0.2)
