@@ -39,7 +39,7 @@ class PDGD(Attack):
     restarts: int = 1  # the first starts at the clean image, others at random
     step_size: float = 0.1  # of Adam, in pixel units
     dual_step_size: float = 0.1  # of the weights' logarithms
-    ratio: float = 0.1  # of the norm's weight to the class's, at first
+    ratio: float = 0.01  # of the norm's weight to the class's, at first
     fine_tuning: int = 0  # how many of the steps start again from the best point, with smaller steps
     random_start: float = 0.5  # largest change of a pixel at a restart
     loss: Literal["margin"] = "margin"
