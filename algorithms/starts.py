@@ -25,16 +25,17 @@ class Found(NamedTuple):
     """The nearest point of a wrong class so far."""
 
     point: Images  # the clean image while there is none
-    distance: PerRow  # in the attack's norm, infinite while there is none
+    distance: PerRow  # in l2, infinite while there is none
 
 
 def at_the_boundary(problem: Problem, draws: int, *, climbing: bool = False) -> tuple[Images, Mask]:
     """A point of a wrong class just across the boundary, and the rows that have one.
 
-    It lies between the clean image and the nearest, in the attack's norm, of `draws` noise images and, if `climbing`,
-    of the points of a climb, that have a wrong class. One forward pass for the clean image, each noise image and each
-    of twelve halvings, and a forward and a backward pass for each of twelve steps up. All points are judged; a row that
-    is misclassified from the start has its clean image.
+    It lies between the clean image and the nearest of `draws` noise images and, if `climbing`, of the points of a
+    climb, that have a wrong class. Nearest in l2 for every norm: to count entries would choose the noise that happens
+    to share most with the image. One forward pass for the clean image, each noise image and each of twelve halvings,
+    and a forward and a backward pass for each of twelve steps up. All points are judged; a row that is misclassified
+    from the start has its clean image.
     """
     x, targeted = problem.x, problem.ledger.attack.targeted
     fooled = losses.fooled(problem.predict(x), problem.y, targeted=targeted)
@@ -59,7 +60,7 @@ def _climbed(problem: Problem, found: Found) -> Found:
 
 
 def _nearer(problem: Problem, found: Found, point: Images, fooled: Mask) -> Found:
-    distance = balls.size(point - problem.x, problem.ledger.attack.norm)
+    distance = balls.size(point - problem.x, "l2")
     better = fooled & (distance < found.distance)
     return Found(torch.where(per_row(better, point), point, found.point), torch.where(better, distance, found.distance))
 
