@@ -118,7 +118,10 @@ class AdversaryCritic(Defense):
         return unperturbed(x)
 
     def loss(self, model: nn.Module, x: Images, x_adv: Images, y: Labels, *, rng: torch.Generator) -> Tensor:
-        """Cross-entropy on clean images, what fooling and the way back cost the model, and what the critic loses."""
+        """Cross-entropy on clean images, what fooling and the way back cost the model, and what the critic loses.
+
+        Raises FloatingPointError, naming the part, if one is not finite.
+        """
         memory, judge = companion(model, "memory", Memory), companion(model, "critic", Critic)
         terms: dict[str, Tensor] = {}
         if self.progress >= self.warmup:
@@ -128,6 +131,9 @@ class AdversaryCritic(Defense):
             terms["attacked"] = attacked.changed.to(x.dtype).mean()
         logits = predict(model, x)
         terms["fit"] = functional.cross_entropy(logits, y)
+        for name, term in terms.items():
+            if not torch.isfinite(term):
+                raise FloatingPointError(f"the loss's part {name!r} is {term.item()}")
         self._remember(memory, logits.detach(), terms)
         factors = {"fooling": self.weight, "cycle": self.cycle_weight, "critic_penalty": self.penalty, "attacked": 0.0}
         return torch.stack([factors.get(name, 1.0) * term for name, term in terms.items()]).sum()

@@ -182,6 +182,16 @@ def test_where_no_class_changes_nothing_is_asked_of_the_model() -> None:
     assert DEFENSE.settle(network)["fooling"] == 0.0
 
 
+@pytest.mark.parametrize("broken", ["critic", "model"])
+def test_a_part_that_diverges_is_named(broken: str) -> None:
+    network = team()
+    module = companion(network, "critic", Critic) if broken == "critic" else network.model
+    with torch.no_grad():
+        next(iter(module.parameters())).fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="the loss's part 'fooling' is nan"):
+        loss(DEFENSE, network)
+
+
 def work(**fields: Any) -> Work:
     return changed(defense=SMALL, exchange="gradients", **fields)
 
