@@ -17,7 +17,7 @@ from algorithms.attacks import Attack
 from algorithms.losses import Loss
 from algorithms.search import Problem
 from algorithms.streams import Streams
-from algorithms.tensors import Images, Mask, PerRow, per_row
+from algorithms.tensors import Images, PerRow, per_row
 
 HALVINGS = (
     0.001,
@@ -110,28 +110,30 @@ class Square(Attack):
     def _next(self, problem: Problem, best: Images, k: int) -> Images:
         x, streams, side = problem.x, problem.streams, self.side(k, problem.x.shape)
         row, column = _place(streams.fork(PLACE), x, side, k)
-        square = _within(row, side) & _within(column, side)
+        square = _within(row, side, x) * _within(column, side, x)
         signs = streams.fork(SIGNS).signs((x.shape[1], 1, 1), k, dtype=x.dtype)
         if self.norm == "linf":
-            low, high = (x - self.eps).clamp_min(0), (x + self.eps).clamp_max(1)
-            proposal = torch.where(square, torch.where(signs > 0, high, low), best)
-            same = (proposal == best).flatten(1).all(1)
-            return torch.where(per_row(same, x) & square, torch.where(signs > 0, low, high), proposal)
+            proposal = torch.lerp(best, (x + self.eps * signs).clamp(0, 1), square)
+            same = balls.size(proposal - best, "linf") == 0
+            if not same.any():
+                return proposal
+            return torch.where(per_row(same, x), torch.lerp(best, (x - self.eps * signs).clamp(0, 1), square), proposal)
         flipped = streams.fork(TURN).signs((1, 1, 1), k) > 0
         down, across = torch.where(flipped, column, row), torch.where(flipped, row, column)
         bumps = signs * square * bump(side).to(x)[down.clamp(0, side - 1), across.clamp(0, side - 1)]
         row, column = _place(streams.fork(OTHER_PLACE), x, side, k)
-        return self._inside(x, self._moved(best - x, bumps, square, _within(row, side) & _within(column, side)))
+        return self._inside(x, self._moved(best - x, bumps, square, _within(row, side, x) * _within(column, side, x)))
 
-    def _moved(self, delta: Images, bumps: Images, square: Mask, other: Mask) -> Images:
+    def _moved(self, delta: Images, bumps: Images, square: Images, other: Images) -> Images:
         """The perturbation with `bumps` added in one square, at the cost of the other. Algorithm 3, lines 6 to 12."""
         order = balls.ORDER[self.norm]
         unused = (self.eps**order - balls.size(delta, self.norm) ** order).clamp_min(0) / delta.shape[1]
-        there = self._sizes(delta * (square | other)) ** order
+        both = torch.maximum(square, other)
+        there = self._sizes(delta * both) ** order
         budget = (per_row(unused, delta) + there) ** (1 / order)
         old = delta * square
         new = bumps / self._sizes(bumps).clamp_min(1e-12) + old / self._sizes(old).clamp_min(1e-12)
-        return torch.where(square | other, 0, delta) + budget * new / self._sizes(new).clamp_min(1e-12)
+        return delta * (1 - both) + budget * new / self._sizes(new).clamp_min(1e-12)
 
     def _sizes(self, delta: Images) -> Tensor:
         """The norm of each channel, (batch, channels, 1, 1)."""
@@ -167,5 +169,6 @@ def _place(streams: Streams, x: Images, side: int, k: int) -> tuple[Tensor, Tens
     return (down - first[:, :1])[:, None, :, None], (across - first[:, 1:])[:, None, None, :]
 
 
-def _within(place: Tensor, side: int) -> Mask:
-    return (place >= 0) & (place < side)
+def _within(place: Tensor, side: int, like: Images) -> Tensor:
+    """Ones inside of a square, zeros outside."""
+    return ((place >= 0) & (place < side)).to(like)
