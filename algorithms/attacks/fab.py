@@ -7,13 +7,13 @@ from typing import ClassVar, Literal, NamedTuple, final
 
 import torch
 
-from algorithms import annealing, balls, boundaries, boxes, checks, losses
+from algorithms import balls, boundaries, boxes, checks, losses
 from algorithms.attacks import Attack
 from algorithms.search import Problem
 from algorithms.tensors import Images, Logits, PerRow, per_row
 
 FIRST_RADIUS = {"linf": 0.3, "l2": 1.0, "l1": 5.0}  # of restarts that know of no adversarial point, in pixel units
-LEAST = 0.1  # share of the overshoot that is left at the last step
+LATE, LEAST = 0.9, 0.1  # after this share of the steps, and at the last of several, so little of the overshoot is left
 PROBES = 3  # forward passes of the search along the line at the end
 NUDGE = 0.01  # share of the bracket by which a probe lies beyond the place where the boundary should be
 
@@ -40,9 +40,9 @@ class FAB(Attack):
 
     The paper judges a point, and then takes gradients where it has gone back to. Here gradients are taken at the point
     itself, which lies nearer to the boundary: norms are no larger, and a step costs one forward pass instead of two.
-    The overshoot is part of the gap to be closed, not of the step, so that the box does not cut it off, and it falls to
-    a tenth. Untargeted, a step costs a backward pass for each rival class too (all others, or the `rivals` likeliest),
-    targeted a single one. AutoAttack runs the targeted form on the nine likeliest wrong classes.
+    The overshoot is part of the gap to be closed, not of the step, so that the box does not cut it off, and it is a
+    tenth in the last steps. Untargeted, a step costs a backward pass for each rival class too (all others, or the
+    `rivals` likeliest), targeted a single one. AutoAttack runs the targeted form on the nine likeliest wrong classes.
     """
 
     minimal: ClassVar[bool] = True
@@ -50,7 +50,7 @@ class FAB(Attack):
     steps: int = 100
     restarts: int = 1
     eps: float = 0.0  # a perturbation no larger than this will do, and the row is done; 0 for the smallest one
-    overshoot: float = 0.05  # share of the gap by which a step goes beyond the boundary, at first (eta - 1)
+    overshoot: float = 0.05  # share of the gap by which a step goes beyond the boundary, but for the last (eta - 1)
     backward: float = 0.9  # share of the way from the clean image at which an adversarial row goes on (beta)
     most_clean: float = 0.1  # weight of the clean image's projection, at most (alpha_max)
     rivals: int = 0  # how many of the likeliest other classes are looked at; 0 for all
@@ -88,7 +88,8 @@ class FAB(Attack):
             state = state._replace(clean=margin)
         here = torch.where(per_row(margin > 0, x), (x + self.backward * (there - x)).clamp(0, 1), there)
         planes = planes._replace(gap=planes.gap + _inner(planes.normal, here - there))
-        moved = self._cross(x, here, planes, annealing.linear(1.0, LEAST, k / self.steps) * self.overshoot)
+        late = k > 0 and k >= min(LATE * self.steps, self.steps - 1)
+        moved = self._cross(x, here, planes, self.overshoot * (LEAST if late else 1))
         state = state._replace(x_adv=moved)
         if k == self.steps - 1:
             state = self._note(problem, state, problem.predict(moved))
