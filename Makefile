@@ -16,7 +16,7 @@ export OMP_NUM_THREADS ?= 1
 # Of the tests. One of them waits for Ray most of the time.
 PROCESSES ?= 2
 
-.PHONY: help install lint test demo docs bench clean
+.PHONY: help install lint test demo docs bench peers clean
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make test      style, types, layers and tests"
 	@echo "make lint      style, types and layers alone"
 	@echo "make bench     what an attack's step and a training's step cost over the bare passes"
+	@echo "make peers     our attacks against other libraries', which it installs: a quarter of an hour"
 	@echo "make docs      the documentation, into site/"
 	@echo "make clean     removes what make has made, but no runs"
 
@@ -45,6 +46,11 @@ test: lint
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
+
+# Two of the libraries ask for packages that cannot be had any more, and work without them: benchmarks/rivals.py.
+peers: $(VENV)/.installed-peers
+	$(PIP) --no-deps adv-lib torchattacks
+	$(BIN)/python -m benchmarks peers
 
 # The variables silence advertisements of successors.
 docs: $(VENV)/.installed-docs

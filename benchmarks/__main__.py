@@ -14,27 +14,29 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 HERE = Path(__file__).parent
-HELPERS = ("__init__", "__main__", "measuring")
+HELPERS = ("__init__", "__main__", "contests", "measuring", "rivals")
+ON_REQUEST = ("peers",)  # run where it is named: it needs other packages, and many minutes
 
 
 def main() -> None:
     """Each file beside this one is a benchmark with a function `run() -> list[Row]`."""
     known = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in HELPERS)
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", choices=[*known, []], help=f"which; all if none is named: {', '.join(known)}"
-    )
+    usual = [name for name in known if name not in ON_REQUEST]
+    which = f"of {', '.join(known)}; if none is named: {', '.join(usual)}"
+    parser.add_argument("names", nargs="*", choices=[*known, []], help=which)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
     print(machine)
     found = {}
-    for name in chosen.names or known:
+    for name in chosen.names or usual:
         rows = importlib.import_module(f"benchmarks.{name}").run()
         found[name] = [row.plain() for row in rows]
         for row in rows:
-            print(f"{row.what:44} {row.ratio:6.3f} of {row.against:34} ({row.low:.3f} to {row.high:.3f})", flush=True)
+            times = f"{row.ratio:6.3f} of {row.against:34} ({row.low:.3f} to {row.high:.3f})"
+            print(f"{row.what:44} {times}  {row.note}".rstrip(), flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps({"machine": machine, "benchmarks": found}, indent=2) + "\n")
 

@@ -34,7 +34,7 @@ from algorithms.modes import frozen
 from algorithms.search import search
 from benchmarks.measuring import CPU, Row, compare
 
-BATCH, EPS, STEPS = 64, 0.3, 20
+BATCH, EPS, STEPS = 64, 0.3, 10
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
 ATTACKS: dict[str, Attack] = {
     "PGD linf": PGD(eps=EPS, step_size=EPS / 4, steps=STEPS),

@@ -19,6 +19,7 @@ class Row:
     low: float  # smallest and largest ratio of a pair
     high: float
     seconds: float  # of `what`, median
+    note: str = ""  # what else there is to say
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""

@@ -146,7 +146,7 @@ def test_constraints_pin_one_version_of_everything_that_is_needed() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines)
     assert len(pins()) == len(lines)
     extras = project()["optional-dependencies"]
-    for text in [*project()["dependencies"], *extras["dev"], *extras["docs"]]:
+    for text in [*project()["dependencies"], *extras["dev"], *extras["docs"], *extras["peers"]]:
         requirement = Requirement(text)
         assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)]), text
 

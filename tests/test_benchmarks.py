@@ -1,0 +1,82 @@
+"""The benchmarks' own arithmetic: passes are counted, what breaks the rules has not fooled, the floor is the passes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from algorithms.attacks.ddn import DDN
+from algorithms.attacks.deepfool import DeepFool
+from algorithms.attacks.pgd import PGD
+from algorithms.search import search
+from benchmarks.attack_floor import Recorder, over_floor, replay
+from benchmarks.contests import budget, minimal
+from benchmarks.peers import Counter, compared, fight, ours, told
+from benchmarks.rivals import installed
+from tests.networks import classes_of, images, small
+
+PGD_3 = PGD(eps=0.1, step_size=0.05, steps=3)
+
+
+def test_passes_are_counted_by_hooks() -> None:
+    model, x = small(), images(6)
+    y = classes_of(model, x)
+    record = search(DeepFool(), model, x, y, rng=torch.Generator().manual_seed(0))
+    fought = fight(ours(DeepFool()), DeepFool(), model, x, y)
+    assert fought.forwards == pytest.approx(record.forwards.double().mean().item())
+    assert fought.backwards == pytest.approx(record.backwards.double().mean().item())
+    assert fought.norms.tolist() == pytest.approx(record.norm.tolist(), rel=1e-5)
+    assert not model._forward_hooks
+
+
+@pytest.mark.parametrize("change", [0.11, -0.2, 2.0, math.nan])
+def test_who_leaves_the_ball_or_the_box_has_not_fooled(change: float) -> None:
+    model, x = small(), images(6)
+    wrong = (classes_of(model, x) + 1) % 4  # anything fools
+    fought = fight(lambda model, x, y: x + change, PGD_3, model, x, wrong)
+    assert fought.norms.isinf().all()
+    assert told(PGD_3, fought).startswith("100.0 % stand")
+    honest = fight(lambda model, x, y: x, PGD_3, model, x, wrong)
+    assert honest.norms.tolist() == [0] * 6
+
+
+def test_the_floor_is_the_attacks_own_passes() -> None:
+    model, x = small(), images(6)
+    y = classes_of(model, x)
+    recorder = Recorder(model)
+    record = search(DeepFool(), recorder, x, y, rng=torch.Generator().manual_seed(0))
+    with Counter(model) as counter:
+        replay(model, x, y, recorder.passes)
+    assert counter.forwards == int(record.forwards.sum())
+    assert counter.backwards == int(record.backwards.sum())
+    row = over_floor("DDN", DDN(steps=3), model, x, y, pairs=1)
+    assert row.ratio > 1  # of a model this small next to nothing
+
+
+def test_every_contest_has_its_own_name_and_rivals() -> None:
+    contests = [*budget(), *minimal()]
+    assert len({contest.name for contest in contests}) == len(contests)
+    assert all(contest.theirs for contest in contests)
+    assert {contest.ours.minimal for contest in budget()} == {False}
+    assert {contest.ours.minimal for contest in minimal()} == {True}
+
+
+@pytest.mark.skipif(not installed("foolbox"), reason="needs foolbox")
+def test_fgsm_is_the_same_attack_everywhere() -> None:
+    class Ten(nn.Module):
+        """Ten classes, as ART is told."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x.flatten(1) @ weight).softmax(1).log()
+
+    weight = torch.randn(36, 10, generator=torch.Generator().manual_seed(2))
+    x = images(16)
+    y = classes_of(Ten(), x)
+    rows = compared(budget()[0], (Ten(), x, y))
+    assert rows
+    for row in rows:
+        mine, theirs = row.note.split("; theirs ")
+        assert mine.partition(",")[0] == theirs.partition(",")[0]
