@@ -13,7 +13,7 @@ from algorithms.balls import Norm
 from algorithms.search import Problem
 from algorithms.tensors import Images, PerRow
 
-LAST_RADIUS: dict[Norm, float] = {"linf": 0.03, "l2": 0.03, "l1": 0.03, "l0": 1.0}  # of the best on a robust network
+LAST_RADIUS: dict[Norm, float] = {"linf": 0.03, "l2": 0.03, "l1": 0.03, "l0": 1.0}  # good on a robust MNIST network
 FIRST_PUSH, LEAST_PUSH, MOST_PUSH = 0.01, 1e-4, 0.5  # shares of the radius by which a step aims beyond the boundary
 FACTOR = 1.5  # of the push, up where the row is not fooled, and down where it is
 
@@ -38,7 +38,8 @@ class BrendelBethge(Attack):
     The paper steps onto the linearised boundary. Where that is curved, all points would lie just short of it, and none
     would fool: here each row aims beyond it, by a push that grows while it is not fooled and shrinks while it is.
 
-    Each step costs a forward and a backward pass, and a search some dozens more to find its start.
+    Each step costs a forward and a backward pass, and a search some dozens more to find its start. A row for which
+    neither finds a wrong class is given up.
     """
 
     minimal: ClassVar[bool] = True

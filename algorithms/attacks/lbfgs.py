@@ -37,8 +37,9 @@ class LBFGS(Attack):
 
     The oldest of the minimal-norm attacks, for tables that compare with it. Cross-entropy never stops asking for more,
     so what fools at one worth is not the nearest such point: the worth is halved towards the least that still fools.
-    For an affine model with two classes that ends at the boundary; on networks `carlini_wagner`, `ddn` and `pdgd` find
-    smaller norms in fewer passes. The paper aims at a class; untargeted, all classes but that of `y` count as one.
+    For an affine model with two classes that ends at the boundary, and on a robust MNIST network near `ddn`, which
+    takes fewer passes and is less to compute. The paper aims at a class; untargeted, all classes but that of `y` count
+    as one.
 
     The paper's box-constrained solver ran on one image; here each row of the batch has a memory, a step length and a
     worth of its own. Each step is one trial point, and costs a forward and a backward pass.
