@@ -93,6 +93,18 @@ def test_runs_become_a_path_and_an_evaluation_shows_how_distances_are_spread(run
             paths.paths([runs[0].path], setting)
 
 
+def test_each_class_becomes_each_other(runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[distance_plots.Line] = []
+    monkeypatch.setattr(confidences, "grid", lambda given: [lines.extend(given), distance_plots.grid(given)][1])
+    place = confidences.confidences(runs[1].path, (0.5, 0.3), 4, classes=True)
+    assert place.name == "classes.png"
+    assert [line.title for line in lines] == ["0", "1", "2", "3"]
+    for own, line in enumerate(lines):
+        assert [caption.split()[0] for caption in line.captions] == ["0", "1", "2", "3"]
+        sure = [int(caption.split()[1]) for caption in line.captions]
+        assert all(value >= 30 for place, value in enumerate(sure) if place != own)
+
+
 def test_images_by_confidence_are_of_that_confidence(runs: list[RunFolder]) -> None:
     place = confidences.confidences(runs[1].path, (0.5, 0.9), 3)
     assert place.parent == runs[1].path
