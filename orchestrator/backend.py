@@ -143,6 +143,15 @@ def open_cluster(workers: Workers, listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def shared_cluster() -> Iterator[None]:
+    """Within the block, processes that this one starts join its Ray cluster, if it is at one."""
+    from orchestrator import cluster  # noqa: PLC0415 - Ray is imported only where it is used
+
+    with cluster.shared():
+        yield
+
+
+@contextmanager
 def open_backend(workers: Workers, work: Work, listener: Listener, *, training: bool = True) -> Iterator[Backend]:
     """The backend that the recipe names, with everything that it started stopped at the end.
 

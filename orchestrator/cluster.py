@@ -72,6 +72,20 @@ def own_folder(parent: Path) -> Iterator[str]:
 
 
 @contextmanager
+def shared() -> Iterator[None]:
+    """Tells processes that are started within the block where the cluster is, if this process is at one."""
+    before = os.environ.get("RAY_ADDRESS")
+    if ray.is_initialized():
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
+
+
+@contextmanager
 def _quiet_environment() -> Iterator[None]:
     """Ray reads these while it starts: no usage reports to other hosts, no niceness."""
     wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}

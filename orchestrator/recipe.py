@@ -156,6 +156,7 @@ class Tracking:
     uri: str = ""  # of an MLflow server; empty: MLFLOW_TRACKING_URI if it is set, else a SQLite file in `folder`
     experiment: str = "sparring"
     folder: str = "runs"  # run folders: checkpoints, records, evaluations
+    parent: str = ""  # id of the MLflow run that this one is shown under; a study sets it
 
     def __post_init__(self) -> None:
         """Raises ValueError for an empty name."""

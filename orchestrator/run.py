@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, final
@@ -90,13 +91,21 @@ def folder_for(recipe: Recipe) -> RunFolder:
 
     So the same command, given again after a crash, goes on with the run that it began.
     """
-    base = f"{recipe.name}-{digest_of(recipe)[:8]}"
-    number = 1
-    while True:
-        folder = RunFolder(Path(recipe.tracking.folder).resolve() / (base if number == 1 else f"{base}-{number}"))
-        if not folder.summary.exists():
-            return folder
-        number += 1
+    return next(folder for folder in _folders(recipe) if not folder.summary.exists())
+
+
+def finished_run(recipe: Recipe) -> RunFolder | None:
+    """The first finished run of the same recipe, if there is one."""
+    folder = next(_folders(recipe))
+    return folder if folder.summary.exists() else None
+
+
+def _folders(recipe: Recipe) -> Iterator[RunFolder]:
+    """Where runs of a recipe live, the first one first."""
+    base = Path(recipe.tracking.folder).resolve() / f"{recipe.name}-{digest_of(recipe)[:8]}"
+    yield RunFolder(base)
+    for number in itertools.count(2):
+        yield RunFolder(base.with_name(f"{base.name}-{number}"))
 
 
 def check(work: Work) -> int:

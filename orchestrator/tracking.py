@@ -71,7 +71,10 @@ class Tracker:
             tracker.tag(key, value)
         for key, value in provenance.flat(recipe):
             tracker._spool.describe("param", name(key), value[:LONGEST])
-        tracker.artifact(folder.recipe)
+        if tracking.parent:
+            tracker.tag("mlflow.parentRunId", tracking.parent)
+        if folder.recipe.is_file():
+            tracker.artifact(folder.recipe)
         return tracker
 
     def __enter__(self) -> Self:

@@ -1,0 +1,145 @@
+"""A study: a published table as a TOML file in `studies/`. Each of its rows is a recipe, each column a measured figure.
+
+A row is trained once for each seed, and measured by the study's evaluations; beside our mean stands what the paper
+prints. A budget says how much of the paper's own setting fits: `smoke` in a minute, `reduced` overnight on two cores,
+`full` as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+from algorithms import checks, plugins
+from orchestrator.config import RecipeError, build, load_recipe, text
+from orchestrator.recipe import Evaluation, Recipe
+
+BUDGETS = ("smoke", "reduced", "full")
+TRAINING = "training"  # where a column finds what a training recorded of itself
+Taken = Literal["last", "mean", "total", "largest"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A figure of each row."""
+
+    title: str
+    figure: str  # "accuracy/PGD-20" of an evaluation, or a metric of the training such as "cost/backwards_per_example"
+    of: str = TRAINING  # the name of one of the study's evaluations, or "training"
+    take: Taken = "last"  # of the values that a training recorded step by step
+    scale: float = 1.0  # 100 makes per cent of a share
+    decimals: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a number of decimals that nobody reads."""
+        checks.between("decimals", self.decimals, 0, 9, "a number of digits")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A row of the table: a model."""
+
+    title: str
+    recipe: str = ""  # a path from the study's file; empty: the study's own
+    set: tuple[str, ...] = ()  # changes to it, as on the command line
+    published: dict[str, float] = field(default_factory=dict)  # what the paper prints, by the column's title
+    note: str = ""  # what stands in for what, where the paper's own cannot be had
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much is spent on it."""
+
+    seeds: tuple[int, ...] = (0,)
+    set: tuple[str, ...] = ()  # changes to every recipe, after the row's own
+    examples: int = 0  # of the test part, at most; 0: as the evaluations say
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for no seed or a negative one."""
+        if not self.seeds or min(self.seeds) < 0:
+            raise ValueError(f"seeds: one whole number or more, none negative, not {list(self.seeds)}")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A published table, and how to make it again."""
+
+    about: str  # one sentence
+    paper: str  # who, when, which table
+    columns: tuple[Column, ...]
+    rows: tuple[Line, ...]
+    budgets: dict[str, Budget]
+    recipe: str = ""  # a path from the study's file, for rows without one
+    set: tuple[str, ...] = ()  # changes to every recipe, before the row's own
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    note: str = ""  # what is to be known of every row
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for titles given twice, and for names that nothing in the study has."""
+        rows, columns = [row.title for row in self.rows], [column.title for column in self.columns]
+        for key, titles in (("rows", rows), ("columns", columns)):
+            if not titles or len(set(titles)) < len(titles):
+                raise ValueError(f"{key}: one or more, each with a title of its own, not {titles}")
+        for column in self.columns:
+            if column.of not in (TRAINING, *self.evaluations):
+                known = [TRAINING, *self.evaluations]
+                raise ValueError(f"columns: {column.title}: {plugins.unknown(column.of, known, 'evaluation')}")
+        for row in self.rows:
+            for title in row.published:
+                if title not in columns:
+                    raise ValueError(f"rows: {row.title}: published: no column is called {title!r}")
+        for name in self.budgets:
+            if name not in BUDGETS:
+                raise ValueError(f"budgets: {plugins.unknown(name, list(BUDGETS), 'budget')}")
+
+
+@final
+@dataclass(frozen=True)
+class Cell:
+    """A model of a study: a row with a seed."""
+
+    row: Line
+    seed: int
+    recipe: Recipe
+
+
+def load_study(path: str | Path) -> Study:
+    """The study in a file. Raises RecipeError, which says in one line what is wrong where."""
+    tables = text.read(path)
+    try:
+        study: Study = build(Study, tables)
+        _confine(study, Path(path))
+    except RecipeError as error:
+        raise RecipeError(error.path, error.problem, str(path)) from None
+    return study
+
+
+def _confine(study: Study, file: Path) -> None:
+    """Raises RecipeError for changes, written in a study's file, that lead out of the run's and the file's folders."""
+    for changes in (study.set, *(row.set for row in study.rows), *(budget.set for budget in study.budgets.values())):
+        changed: dict[str, Any] = {}
+        for key, value in map(text.parse_override, changes):
+            text.override(changed, key, value)
+        text.confine(changed, file, set())
+
+
+def cells_of(study: Study, path: str | Path, budget: Budget, overrides: tuple[str, ...] = ()) -> list[Cell]:
+    """The models of a study, their recipes complete. Raises RecipeError, naming the row, for one that cannot be."""
+    cells = []
+    for row in study.rows:
+        file = row.recipe or study.recipe
+        if not file:
+            raise RecipeError(("rows",), f"{row.title}: no recipe, neither its own nor the study's", str(path))
+        changes = (*study.set, *row.set, *budget.set, *overrides)
+        try:
+            loaded = [load_recipe(Path(path).parent / file, (*changes, f"seed={seed}")) for seed in budget.seeds]
+        except RecipeError as error:
+            raise RecipeError(error.path, f"{error.problem} (row {row.title!r})", str(path)) from None
+        cells += [Cell(row, seed, recipe) for seed, recipe in zip(budget.seeds, loaded, strict=True)]
+    return cells

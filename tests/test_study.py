@@ -1,0 +1,166 @@
+"""Studies: what a file may say, which recipes follow from it, and a small one made from beginning to end."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from orchestrator import several, tables
+from orchestrator.catalogue import HOME
+from orchestrator.config import RecipeError
+from orchestrator.folders import RunFolder
+from orchestrator.listener import Listener, Silent
+from orchestrator.reproduction import reproduce
+from orchestrator.study import BUDGETS, cells_of, load_study
+from orchestrator.tables import Entry
+
+STUDIES = sorted((HOME / "studies").glob("*.toml"))
+
+SMALL = """
+about = "Two small networks."
+paper = "Nobody 1999, Table 0"
+recipe = "small.toml"
+set = ["train.batch=64"]
+
+[evaluations.attacked]
+suite = "quick"
+eps = 0.1
+
+[evaluations.black_box]
+suite = "quick"
+eps = 0.1
+surrogate = "plain"
+
+[[columns]]
+title = "clean"
+of = "attacked"
+figure = "accuracy/clean"
+scale = 100
+
+[[columns]]
+title = "black box"
+of = "black_box"
+figure = "accuracy/PGD-20"
+scale = 100
+
+[[columns]]
+title = "gradients"
+figure = "cost/backwards_per_example"
+take = "mean"
+
+[[rows]]
+title = "plain"
+published = {clean = 99.5}
+
+[[rows]]
+title = "robust"
+set = ["defense.name=adversarial", "defense.attack.steps=2"]
+
+[budgets.smoke]
+seeds = [3, 5]
+set = ["train.epochs=1"]
+examples = 8
+"""
+RECIPE = """
+model = {name = "mlp", hidden = [8]}
+[train]
+epochs = 30
+[validation]
+share = 0.0
+[workers]
+backend = "inline"
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    (tmp_path / "small.toml").write_text(RECIPE)
+    (tmp_path / "study.toml").write_text(SMALL)
+    return tmp_path / "study.toml"
+
+
+def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -> None:
+    study = load_study(small)
+    cells = cells_of(study, small, study.budgets["smoke"], ("train.batch=32",))
+    assert [(cell.row.title, cell.seed) for cell in cells] == [("plain", 3), ("plain", 5), ("robust", 3), ("robust", 5)]
+    assert {cell.recipe.train.epochs for cell in cells} == {1}
+    assert {cell.recipe.train.batch for cell in cells} == {32}
+    assert [cell.recipe.seed for cell in cells] == [3, 5, 3, 5]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('of = "attacked"', 'of = "atacked"', "did you mean 'attacked'"),
+        ("{clean = 99.5}", "{cleen = 99.5}", "no column is called 'cleen'"),
+        ('title = "robust"', 'title = "plain"', "a title of its own"),
+        ("[budgets.smoke]", "[budgets.smok]", "did you mean 'smoke'"),
+        ("seeds = [3, 5]", "seeds = []", "one whole number or more"),
+        ('take = "mean"', 'take = "average"', "'last', 'mean', 'total' or 'largest'"),
+        ('"train.batch=64"', '"dataset.name=parquet", "dataset.folder=/etc"', "a path below the current folder"),
+    ],
+)
+def test_what_is_wrong_in_a_study_is_said_in_one_line(small: Path, old: str, new: str, said: str) -> None:
+    small.write_text(SMALL.replace(old, new, 1))
+    with pytest.raises(RecipeError, match=r"study\.toml") as caught:
+        load_study(small)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_recipe_names_its_row(small: Path) -> None:
+    small.write_text(SMALL.replace("steps=2", "stepps=2"))
+    study = load_study(small)
+    with pytest.raises(RecipeError, match=r"stepps.*row 'robust'"):
+        cells_of(study, small, study.budgets["smoke"])
+
+
+def test_a_cell_is_mean_spread_and_difference() -> None:
+    entry = Entry((90.0, 92.0, 97.0), 95.0)
+    assert entry.mean == 93.0
+    assert entry.spread == pytest.approx(statistics.stdev([90, 92, 97]))
+    assert entry.difference == pytest.approx(-2.0)
+    assert Entry((), 95.0).difference is None
+    assert Entry((1.0,), None).spread is None
+
+
+def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small.write_text(SMALL.replace("[3, 5]", "[3]"))
+    made = reproduce(small, "smoke")
+    assert made.entries["plain"]["clean"].published == 99.5
+    assert [len(made.entries[row]["black box"].ours) for row in ("plain", "robust")] == [1, 1]
+    assert made.entries["robust"]["gradients"].mean == pytest.approx(2.0)
+    assert made.entries["plain"]["gradients"].mean == 0.0
+    stored = json.loads((made.folder / "table.json").read_text())
+    assert stored["rows"]["plain"]["clean"]["ours"] == list(made.entries["plain"]["clean"].ours)
+    page = (made.folder / "study.html").read_text()
+    assert "Nobody 1999, Table 0" in page
+    assert tables.screen(made).row_count == 2
+    trained = {name: RunFolder(tmp_path / "runs" / name) for names in made.runs.values() for name in names}
+    assert len(trained) == 2
+    weights = {name: run.model.stat().st_mtime_ns for name, run in trained.items()}
+    again = reproduce(small, "smoke")
+    assert again.entries == made.entries
+    assert {name: run.model.stat().st_mtime_ns for name, run in trained.items()} == weights  # nothing is trained twice
+
+
+def square(number: int, listener: Listener) -> int:
+    return number * number
+
+
+def test_two_at_a_time_find_the_same_in_the_same_order() -> None:
+    numbers = [3, 1, 2]
+    assert several.each("squares", square, numbers, 1, Silent()) == [9, 1, 4]
+    assert several.each("squares", square, numbers, 2, Silent()) == [9, 1, 4]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_budget_of_every_study_has_recipes_that_can_be(path: Path) -> None:
+    study = load_study(path)
+    assert set(study.budgets) == set(BUDGETS)
+    for budget in study.budgets.values():
+        assert len(cells_of(study, path, budget)) == len(study.rows) * len(budget.seeds)
