@@ -61,7 +61,12 @@ def publish(folder: RunFolder, outcome: Outcome, tracker: Tracker) -> None:
     """Adds an evaluation to its run in MLflow: figures as metrics; rows, plots and the run's page as artifacts."""
     place = f"evaluations/{outcome.folder.name}"
     tracker.metrics(place, 0, outcome.metrics())
-    for path in (outcome.parquet, *sorted(outcome.folder.glob("*.json")), *sorted(outcome.folder.glob("*.png"))):
+    for path in (
+        outcome.parquet,
+        outcome.images,
+        *sorted(outcome.folder.glob("*.json")),
+        *sorted(outcome.folder.glob("*.png")),
+    ):
         tracker.artifact(path, place)
     tracker.artifact(write_report(folder))
 

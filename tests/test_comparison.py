@@ -1,0 +1,109 @@
+"""Comparisons say "better" only where it is shown, drop nothing silently, and are one page that needs nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from orchestrator import comparison
+from orchestrator.comparison import Comparison, compare
+from orchestrator.comparisons.pairs import Pair, exact, holm
+from orchestrator.recipe import Tracking
+from tests.compared import EPS, run_with
+from workers.datasets.parquet import Parquet
+
+GROUP = ("quick", "linf", EPS)
+
+
+def test_mcnemars_test_by_hand() -> None:
+    """Of 10 examples that differ one is lost: twice the chance of 0 or 1 heads in 10 throws, 2 (1 + 10) / 1024."""
+    assert exact(9, 1) == pytest.approx(22 / 1024)
+    assert exact(1, 9) == pytest.approx(22 / 1024)
+    assert exact(0, 0) == exact(5, 5) == 1.0
+
+
+def test_holms_correction_by_hand() -> None:
+    """The smallest times three; the next times two, but not below the one before; the last as it is, likewise."""
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_a_pairs_interval_by_hand() -> None:
+    """b = 20.5 and c = 5.5 of 102: 15 / 102, and 1.96 sqrt(26 - 225 / 102) / 102 around it."""
+    low, high = Pair("a", "b", 100, 20, 5, 0.01).interval
+    assert (low + high) / 2 == pytest.approx(15 / 102)
+    assert (high - low) / 2 == pytest.approx(1.959964 * math.sqrt(26 - 225 / 102) / 102, rel=1e-6)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Comparison:
+    """A base where 20 of 40 stand, a run that is better, one that differs by chance, and one on other data."""
+    (tmp_path / "images").mkdir()
+    run_with(tmp_path / "base", range(20, 40))
+    run_with(tmp_path / "better", range(32, 40), seed=1)
+    run_with(tmp_path / "alike", [*range(21, 40), 3], seed=2)
+    run_with(tmp_path / "elsewhere", range(10), dataset=Parquet(folder=str(tmp_path / "images")))
+    names = ["base", "better", "alike", "elsewhere"]
+    return compare(names, Tracking(folder=str(tmp_path)))
+
+
+def test_better_is_said_only_where_it_is_shown(made: Comparison) -> None:
+    better, alike, elsewhere = made.pairs[GROUP]
+    assert (better.wins, better.losses, better.verdict) == (12, 0, "better")
+    assert better.chance == pytest.approx(2 * exact(12, 0))
+    assert (alike.wins, alike.losses, alike.verdict) == (1, 1, "no difference shown")
+    assert elsewhere.verdict == "other data: parquet, not digits"
+
+
+def test_only_what_differs_is_shown(made: Comparison) -> None:
+    differing = dict(made.differing)
+    assert differing["seed"] == ["0", "1", "2", "0"]
+    assert "train.epochs" not in differing
+    assert not [key for key in differing if key.startswith("tracking")]
+
+
+def test_what_is_missing_or_damaged_is_said(tmp_path: Path) -> None:
+    run_with(tmp_path / "whole", range(5))
+    damaged = run_with(tmp_path / "damaged", range(5))
+    damaged.recipe.write_text('{"defense": ')
+    (damaged.evaluations / "quick-0123456789ab" / "outcome.json").write_text("{}")
+    damaged.summary.unlink()
+    made = compare(["whole", "damaged"], Tracking(folder=str(tmp_path)))
+    said = " ".join(made.sides[1].problems)
+    for problem in ("train --resume damaged", "evaluate damaged", "quick-0123456789ab", "recipe.json cannot be read"):
+        assert problem in said
+    assert comparison.cells(made, GROUP, intervals=False)[1][1] == "not measured"
+    assert made.sides[1].state == "stopped after 10 of 0 steps"
+
+
+def test_a_name_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    run_with(tmp_path / "whole", range(5))
+    with pytest.raises(ValueError, match="runs there: whole"):
+        compare(["whole", "hole"], Tracking(folder=str(tmp_path)))
+
+
+def test_the_page_holds_every_run_and_chart(made: Comparison, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    comparison.write_page(made, page)
+    text = page.read_text(encoding="utf-8")
+    for side in made.sides:
+        assert side.name in text
+    figures = text.split('<script type="application/json"')[1:]
+    drawn = [json.loads(part.split(">", 1)[1].split("</script>", 1)[0]) for part in figures]
+    titles = [figure["layout"]["xaxis"]["title"]["text"] for figure in drawn]
+    assert len(drawn) == 2 + 4  # two norms; loss, two accuracies, gradients
+    assert titles.count("updates") == 4
+    first = drawn[0]["data"][0]
+    assert first["x"] == [0.0, 0.1, 0.3]
+    assert first["y"] == [100.0, 100.0, 50.0]
+    assert "default-src 'none'" in text
+
+
+def test_the_terminal_gets_a_table_an_evaluation_and_one_of_differences(made: Comparison) -> None:
+    tables = comparison.screens(made)
+    assert [table.title for table in tables] == ["quick, linf radius 0.3", "What differs between the recipes"]
+    assert tables[0].row_count == 4
