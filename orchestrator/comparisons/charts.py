@@ -36,7 +36,8 @@ def robustness(sides: Sequence[Side]) -> list[Chart]:
     charts = []
     curves = [(side, curve) for side in sides for outcome in side.outcomes.values() for curve in outcome.curves]
     for norm in dict.fromkeys(curve.norm for _, curve in curves):
-        lines, rows = [], []
+        lines: list[dict[str, Any]] = []
+        rows: list[tuple[str, ...]] = []
         for number, side in enumerate(sides):
             for curve in (c for s, c in curves if s is side and c.norm == norm):
                 lines.append(_curve(side, curve, number))
@@ -58,7 +59,8 @@ def learning(sides: Sequence[Side]) -> list[Chart]:
         if not known:
             continue
         share = "%" in unit
-        lines, rows = [], []
+        lines: list[dict[str, Any]] = []
+        rows: list[tuple[str, ...]] = []
         for number, side, series in known:
             points = [(x, 100 * y if share else y) for x, y in thinned(series, POINTS)]
             lines.append(_line(side.name, points, number))
