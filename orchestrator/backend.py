@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -145,6 +146,9 @@ def open_cluster(workers: Workers, listener: Listener) -> Iterator[None]:
 @contextmanager
 def shared_cluster() -> Iterator[None]:
     """Within the block, processes that this one starts join its Ray cluster, if it is at one."""
+    if "ray" not in sys.modules:
+        yield
+        return
     from orchestrator import cluster  # noqa: PLC0415 - Ray is imported only where it is used
 
     with cluster.shared():

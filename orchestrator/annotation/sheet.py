@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,9 @@ UNSURE = -1  # the answer "?"
 COLUMNS = pa.schema([("index", pa.int64()), ("answer", pa.int64()), ("seconds", pa.float64())])
 
 
-class Answer(NamedTuple):
+@final
+@dataclass(frozen=True)
+class Answer:
     """What an annotator said of an image."""
 
     index: int  # of the example within the test part
@@ -67,7 +69,7 @@ class Sheet:
             raise ValueError(f"answer: a class, 0 to {len(self.classes) - 1}, or {UNSURE} for ?, not {answer.answer}")
         given = self.answers(annotator) | {answer.index: answer}
         buffer = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([one._asdict() for one in given.values()], schema=COLUMNS), buffer)
+        pq.write_table(pa.Table.from_pylist([asdict(one) for one in given.values()], schema=COLUMNS), buffer)
         write_atomically(self._path(annotator), buffer.getvalue())
 
     def annotators(self) -> list[str]:
