@@ -34,7 +34,7 @@ class Given(BaseModel):
 def app_for(sheet: Sheet, hosts: list[str]) -> FastAPI:
     """The application. `hosts`: names under which it may be asked; others are refused, so no other page reaches it."""
     from fastapi import FastAPI, HTTPException, Response  # noqa: PLC0415 - only where it serves
-    from starlette.middleware.trustedhost import TrustedHostMiddleware  # noqa: PLC0415
+    from fastapi.middleware.trustedhost import TrustedHostMiddleware  # noqa: PLC0415
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
