@@ -213,7 +213,7 @@ def test_nothing_that_could_never_start_is_waited_for(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "SOON", 0.5)
     with pool_of(1, Limits(call=30, start=2, asks="1000 CPU"), greedy.remote) as (pool, said):
         pool.submit("work", "double", 1)
-        with pytest.raises(TimeoutError, match=r"no attacker started within 2 s.*asks for 1000 CPU.*has 8 CPU"):
+        with pytest.raises(TimeoutError, match=r"no attacker started within 2 s.*asks for 1000 CPU.*has \d+ CPU"):
             pool.collect(["work"])
     assert "1 of 1 attackers are not there yet; each asks for 1000 CPU" in said[0]
 

@@ -104,14 +104,14 @@ def test_a_trainer_that_finds_no_room_is_said_to_ask_for_it(monkeypatch: pytest.
     monkeypatch.setattr(module, "SOON", 0.2)
     heard = Heard()
     workers = Workers(attackers=1, attacker_cpus=0.5, trainer_cpus=999, start_deadline=1)
-    room = r"no room for 1 trainer with 999 CPU each within 1 s .*has 8 CPU"
+    room = r"no room for 1 trainer with 999 CPU each within 1 s .*the cluster has \d+ CPU"
     with cluster_backend(workers, WORK, heard, True) as backend, pytest.raises(TimeoutError, match=room):
         backend.start_trainer(None)
-    assert "waiting for room for 1 trainer with 999 CPU each; the cluster has 8 CPU" in heard.said[0]
+    assert "waiting for room for 1 trainer with 999 CPU each; the cluster has " in heard.said[0]
 
 
 @pytest.mark.usefixtures("cluster")
 def test_what_no_node_has_is_refused_at_once_where_none_will_come() -> None:
-    wish = r"workers\.trainer_cpus = 999, .*no node has so much; there are: 8 CPUs"
+    wish = r"workers\.trainer_cpus = 999, .*no node has so much; there are: \d+ CPUs"
     with pytest.raises(ValueError, match=wish), cluster_backend(Workers(trainer_cpus=999), WORK, Heard(), True):
         pass
