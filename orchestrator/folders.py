@@ -88,6 +88,11 @@ class RunFolder:
         return self.convergence / "theorem.json"
 
     @property
+    def spectra(self) -> Path:
+        """Singular values and eigenvalues of the model's weights, JSON, where a recipe asks for them."""
+        return self.path / "spectra.json"
+
+    @property
     def evaluations(self) -> Path:
         """Folder of evaluations, one folder a suite."""
         return self.path / "evaluations"

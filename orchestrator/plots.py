@@ -98,6 +98,47 @@ def training_curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figu
     return figure
 
 
+def stability_curves(series: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """Norms of layers over the steps, a line a layer."""
+    figure = blank(5.2, 3.4)
+    axes = figure.add_subplot()
+    for number, (name, points) in enumerate(series.items()):
+        _draw_series(axes, name, np.array(points, float).reshape(-1, 2), number)
+    axes.set_xlabel("updates")
+    axes.set_ylabel("largest singular value")
+    axes.set_ylim(bottom=0)
+    finish(axes)
+    return figure
+
+
+def spectra(sizes: Mapping[str, NDArray[np.float64]], parts: Mapping[str, NDArray[np.float64]]) -> Figure:
+    """Singular values of each layer, largest first, and eigenvalues (real, imaginary) of square ones around the circle.
+
+    What the paper of `algorithms.control` shows as its figure 1, for weights that have eigenvalues.
+    """
+    figure = blank(5.2 * (2 if parts else 1), 4.2 if parts else 3.4)
+    left = figure.add_subplot(1, 2 if parts else 1, 1)
+    for number, (name, values) in enumerate(sizes.items()):
+        ranks = np.arange(1, len(values) + 1) / len(values)
+        _draw_series(left, name, np.stack([ranks, values], 1), number)
+    left.set_xlabel("rank, as a share of the layer's")
+    left.set_ylabel("singular value")
+    left.set_ylim(bottom=0)
+    finish(left)
+    if parts:
+        right = figure.add_subplot(1, 2, 2)
+        turn = np.linspace(0, 2 * np.pi, 200)
+        right.plot(np.cos(turn), np.sin(turn), color=INK, linewidth=1, linestyle=":", label="absolute value 1")
+        for number, (name, values) in enumerate(parts.items()):
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            right.plot(values[:, 0], values[:, 1], marker, color=colour, markersize=3, label=literal(name))
+        right.set_aspect("equal")
+        right.set_xlabel("real part of an eigenvalue")
+        right.set_ylabel("imaginary part")
+        finish(right)
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """A figure as a PNG file on white."""
     buffer = io.BytesIO()

@@ -67,6 +67,7 @@ class Validation:
     attack: Attack = field(default_factory=PGD)
     examples: int = 512  # at most this many of them are attacked
     every: int = 1  # epochs
+    stability: bool = False  # also spectra of the weights, and how perturbations grow through the layers
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense."""

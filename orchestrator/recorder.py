@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from orchestrator import convergence, theorem
+from orchestrator import convergence, stability, theorem
 from orchestrator.backend import Backend, Handle
 from orchestrator.folders import RunFolder, write_json
 from orchestrator.history import history
@@ -56,8 +56,11 @@ class Recorder:
         """Adds up what the epoch cost, and measures what the recipe asks for: the model, and how attacks converge."""
         validation = self.recipe.validation
         last = epoch + 1 == self.recipe.train.epochs
+        due = (epoch + 1) % validation.every == 0 or last
         metrics = self._costs(epoch)
-        if validation.share and ((epoch + 1) % validation.every == 0 or last):
+        if validation.stability and due:
+            metrics |= stability.record(stability.watch(backend, weights), epoch, self.folder)
+        if validation.share and due:
             metrics |= validate(self.recipe, self.examples, backend, weights)
         if convergence.due(self.recipe, epoch):
             rows = convergence.measure_convergence(self.recipe, self.examples, backend, epoch)

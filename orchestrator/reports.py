@@ -22,8 +22,9 @@ from orchestrator.evaluations.drawing import pictures
 from orchestrator.evaluations.outcome import Outcome, grid, percent
 from orchestrator.folders import RunFolder, write_atomically
 from orchestrator.history import History, Series, history, thinned
-from orchestrator.plots import image_grid, robust_accuracy, svg, training_curves
+from orchestrator.plots import image_grid, robust_accuracy, spectra, stability_curves, svg, training_curves
 from orchestrator.recipe import Recipe
+from orchestrator.stability import PREFIX, spectra_in
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -68,6 +69,7 @@ class Page(NamedTuple):
     evaluations: list[Shown]
     diagnoses: list[Judgement]
     training: list[Markup]
+    stability: list[Markup]
     metrics: list[tuple[str, str, str]]
     differences: list[tuple[str, str, str]]
     recipe: str
@@ -94,6 +96,7 @@ def page_of(folder: RunFolder) -> Page:
         evaluations=[shown_of(outcome, number) for number, outcome in enumerate(outcomes)],
         diagnoses=diagnoses_of(folder),
         training=training_of(known) + convergence_of(folder),
+        stability=stability_of(folder, known),
         metrics=[
             (name, f"{points[-1][1]:.5g}", f"{points[-1][0]:,.0f}") for name, points in sorted(known.series.items())
         ],
@@ -163,6 +166,15 @@ def training_of(known: History) -> list[Markup]:
 def convergence_of(folder: RunFolder) -> list[Markup]:
     """How far the training's attacks converged."""
     return [drawn(figure, f"training, {name}") for name, figure in convergence.figures_of(folder).items()]
+
+
+def stability_of(folder: RunFolder, known: History) -> list[Markup]:
+    """Norms of layers through the training, and the last spectra, where they were measured."""
+    kept, start = spectra_in(folder), f"{PREFIX}norm/"
+    norms = {n.removeprefix(start): thinned(points) for n, points in known.series.items() if n.startswith(start)}
+    if kept is None or not norms:
+        return []
+    return [drawn(stability_curves(norms), "norms of layers"), drawn(spectra(*kept), "spectra of layers")]
 
 
 def drawn(figure: Any, name: str) -> Markup:

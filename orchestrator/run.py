@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from orchestrator import signals
+from orchestrator import signals, stability
 from orchestrator.addresses import shareable
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
@@ -134,6 +134,7 @@ def train_model(stage: Stage, stop: Callable[[], bool]) -> dict[str, float]:
         finally:
             listener.end(STAGE)
     save_weights(folder, recipe, weights)
+    stability.publish(folder, tracker)
     return recorder.latest
 
 

@@ -26,6 +26,7 @@ from workers.descent import ShardGradient, array
 from workers.judge import Judged, JudgeTask, judge
 from workers.messages import Shard, ShardReport, Snapshot, Work
 from workers.prober import Columns, DistilTask, ProbeTask, probe, train_substitute
+from workers.stability import EXAMPLES, Stability, measured
 
 
 @final
@@ -112,6 +113,13 @@ class Attacker:
         rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
         opponent = self.bench.placed(self.opponent, shard)
         return batch, self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
+
+    def stability(self, taken: Snapshot) -> tuple[Stability, None]:
+        """Spectra of the weights `taken`, and how a perturbation of some training images grows through the layers."""
+        runtime.load(self.bench.model, taken)
+        self.loaded = -1
+        images = self.bench.split.images(np.arange(min(EXAMPLES, len(self.bench.split))))
+        return measured(self.bench.model, images.to(self.bench.device), self.bench.work.seed), None
 
     def _accuracy(self, batch: Batch) -> float:
         with torch.inference_mode(), evaluating(self.bench.model):
