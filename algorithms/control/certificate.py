@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from algorithms.blocks import Multiply
+from algorithms.blocks import BasicBlock, Multiply, PreActivationBlock
 from algorithms.control import clipping, folding, operators
 from algorithms.control.operators import Geometry
 from algorithms.gradients import dtype_of
 from algorithms.models import Shape
 from algorithms.modes import frozen
 from algorithms.normalisation import Standardise
-from algorithms.tensors import Labels, Logits, PerRow
+from algorithms.tensors import Images, Labels, Logits, PerRow
 
 HARMLESS = (
     *(nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d),
@@ -38,24 +39,39 @@ class Certificate(NamedTuple):
 
 
 def certify(model: nn.Module, shape: Shape) -> Certificate:
-    """The bound for a plain chain of layers, in evaluation mode, on images of `shape`.
+    """The bound for a chain of layers and residual blocks, in evaluation mode, on images of `shape`.
 
-    Raises ValueError, naming the module, for anything else: a residual block, say, or a layer of unknown gain.
+    The gain of a block is the sum of those of its ways. Raises ValueError, naming the layer, where a gain is not known.
     """
     with frozen(model), torch.no_grad():
-        chain, gains = list(_chain("", model)), {}
         device = next((parameter.device for parameter in model.parameters()), None)
-        x = torch.zeros(1, *shape, dtype=dtype_of(model), device=device)
-        folded = False
-        for (name, module), after in zip(chain, [*(m for _, m in chain[1:]), None], strict=True):
-            scale = None
-            if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(after, _BatchNorm):
-                scale = folding.scale_of(after)
-            if not folded:
-                gains[name] = _gain(name, module, tuple(x.shape[1:]), scale)
-            folded = scale is not None
-            x = module(x)
+        return _along("", model, torch.zeros(1, *shape, dtype=dtype_of(model), device=device))
+
+
+def _along(path: str, model: nn.Module, x: Images) -> Certificate:
+    """The bound for the chain of a module's layers, on inputs like `x`."""
+    gains, folded = {}, False
+    for (name, module), (_, after) in pairwise([*_chain(path, model), ("", nn.Identity())]):
+        scale = None
+        if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(after, _BatchNorm):
+            scale = folding.scale_of(after)
+        if isinstance(module, BasicBlock | PreActivationBlock):
+            gains[name] = _block(name, module, x)
+        elif not folded:
+            gains[name] = _gain(name, module, tuple(x.shape[1:]), scale)
+        folded = scale is not None
+        x = module(x)
     return Certificate(math.prod(gains.values()), gains)
+
+
+def _block(name: str, block: BasicBlock | PreActivationBlock, x: Images) -> float:
+    """The sum over both ways; what stands before a fork counts for both, unless the shortcut goes around it."""
+    if isinstance(block, BasicBlock):
+        return sum(_along(f"{name}.{way}", getattr(block, way), x).lipschitz for way in ("branch", "shortcut"))
+    before, branched = (_along(f"{name}.{part}", getattr(block, part), x) for part in ("activation", "branch"))
+    if block.shortcut is None:
+        return 1 + before.lipschitz * branched.lipschitz
+    return before.lipschitz * (branched.lipschitz + _along(f"{name}.shortcut", block.shortcut, x).lipschitz)
 
 
 def radii(logits: Logits, y: Labels, lipschitz: float) -> PerRow:

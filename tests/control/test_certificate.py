@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from algorithms.blocks import Multiply
+from algorithms.blocks import BasicBlock, Multiply, PreActivationBlock
 from algorithms.control.certificate import certify, radii
 from algorithms.control.constraints.spectral_norm import SpectralNorm
 from algorithms.control.folding import scale_of
@@ -109,6 +109,41 @@ def test_gains_bound_the_slope_everywhere(layers: list[nn.Module]) -> None:
     assert max(slopes) <= bound * (1 + 1e-9)
     if not any(isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) for layer in layers):
         assert bound <= 1.6 * max(slopes)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [BasicBlock(2, 2, 1), BasicBlock(2, 4, 2), PreActivationBlock(2, 2, 1, 0.0), PreActivationBlock(2, 4, 2, 0.0)],
+    ids=["plain", "wider", "pre-activation", "pre-activation, wider"],
+)
+def test_a_residual_block_has_the_sum_of_its_ways(block: nn.Module) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 2, 3, padding=1), nn.Sequential(block), nn.Flatten()).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, -2, 2)
+    certificate = certify(model, (2, 8, 8))
+    assert list(certificate.gains) == ["0", "1.0", "2"]
+    model.eval()
+    slopes = []
+    for seed in range(3):
+        x, _ = batch(2, count=1, seed=seed)
+        matrix = torch.autograd.functional.jacobian(lambda v: model(v).flatten(), 4 * x - 2).flatten(1)
+        slopes.append(float(torch.linalg.svdvals(matrix)[0]))
+    assert max(slopes) <= certificate.lipschitz <= 12 * max(slopes)
+
+
+def test_a_block_of_known_gains_adds_them_up() -> None:
+    """A branch that triples, then a batch norm that halves, beside the identity."""
+    block = BasicBlock(1, 1, 1).double()
+    with torch.no_grad():
+        for conv, value in ((block.branch[0], 3.0), (block.branch[3], 1.0)):
+            conv.weight.zero_()
+            conv.weight[0, 0, 1, 1] = value
+        for norm in (block.branch[1], block.branch[4]):
+            norm.running_var.fill_(4.0 - norm.eps)
+    assert certify(block, (1, 8, 8)).lipschitz == pytest.approx(1 + 3 / 4)
 
 
 def test_a_batch_norm_is_folded_into_the_layer_before_it_and_modes_are_left_alone() -> None:

@@ -15,7 +15,7 @@ from algorithms.control.maximisation import Terms, maximise
 
 
 @pytest.mark.parametrize("solver", ["clarabel", "scs"])
-@pytest.mark.parametrize("shape", [(2, 2), (4, 4), (8, 8), (3, 7)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2), (4, 4), (3, 7), (8, 8), (12, 5), (16, 16), (32, 32)], ids=str)
 def test_the_program_and_clipping_agree(shape: tuple[int, int], solver: sdp.Solver) -> None:
     rng = torch.Generator().manual_seed(sum(shape))
     product, previous = (torch.randn(shape, generator=rng, dtype=torch.float64) for _ in range(2))
