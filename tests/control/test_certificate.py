@@ -96,6 +96,8 @@ def test_gains_bound_the_slope_everywhere(layers: list[nn.Module]) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Sequential(*layers), nn.Flatten()).double()
     for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.reset_parameters()  # they were drawn when the tests were collected, from whatever state there was
         if isinstance(module, nn.BatchNorm2d):
             module.running_var.uniform_(0.2, 2)
             nn.init.normal_(module.weight)
