@@ -15,6 +15,7 @@ from algorithms.streams import Streams
 from algorithms.tensors import Images, PerRow, per_row
 
 Norm = Literal["linf", "l2", "l1", "l0"]
+Geometry = Literal["linf", "l2", "l1", "l0", "wasserstein"]  # what a radius is of; the last: `algorithms.transport`
 Radius = float | Tensor  # one for all rows, or (batch,)
 
 ORDER: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}

@@ -27,6 +27,14 @@ Moves = Float[Tensor, "batch channels targets sources"]  # mass; `sources` are t
 SWEEPS = 40  # in which pixels above 1 send back their excess, before those that are left send back all they got
 
 
+class Costs(NamedTuple):
+    """What a move may be, and what it costs; `algorithms.transport_distance` measures by it."""
+
+    window: int  # side of the square that a pixel's mass stays in; 0: the whole image
+    power: Power
+    metric: Metric
+
+
 def check(eps: float, window: int, growth: float, every: int) -> None:
     """Raises ValueError for a ball or a schedule of radii that makes no sense."""
     checks.at_least("eps", eps, 0, "a cost of transport per unit of mass, in pixels to the power `power`")

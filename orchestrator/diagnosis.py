@@ -69,7 +69,7 @@ def examine(target: Target, budget: str, listener: Listener, stop: Callable[[], 
     """
     split = open_split(target.recipe.dataset, "test")
     network = network_of(target, split)
-    chosen = load_budget(budget, target.recipe.evaluation.norm, target.recipe.evaluation.eps)
+    chosen = load_budget(budget, norm_of(target), target.recipe.evaluation.eps)
     surrogates = surrogates_of([rival.attack for rival in chosen.rivals], target.folder)
     settings = settings_of(target, chosen, network, split, surrogates)
     folder = target.folder.diagnoses / settings.folder
@@ -90,6 +90,14 @@ def examine(target: Target, budget: str, listener: Listener, stop: Callable[[], 
     return diagnosis
 
 
+def norm_of(target: Target) -> Norm:
+    """The norm of the recipe. Raises ValueError for a Wasserstein ball, which the signs know nothing of."""
+    norm = target.recipe.evaluation.norm
+    if norm == "wasserstein":
+        raise ValueError("norm: linf, l2, l1 or l0 for a diagnosis, not wasserstein; give --norm and --eps")
+    return norm
+
+
 def settings_of(
     target: Target, budget: Budget, network: nn.Module, split: Split, surrogates: dict[str, Target]
 ) -> Settings:
@@ -98,7 +106,7 @@ def settings_of(
     channels, height, width = split.shape
     return Settings(
         budget=budget,
-        norm=asked.norm,
+        norm=norm_of(target),
         eps=asked.eps,
         examples=min(asked.examples or affordable(budget, network, split), len(split)),
         entries=channels * height * width,

@@ -31,6 +31,7 @@ UNITS = {
     "l2": "radius ε in the l2 norm (pixels are in [0, 1])",
     "l1": "radius ε in the l1 norm (pixels are in [0, 1])",
     "l0": "radius ε in the l0 norm (entries changed)",
+    "wasserstein": "radius ε of the Wasserstein ball (cost per unit of mass)",
 }
 
 
@@ -58,6 +59,25 @@ def robust_accuracy(curves: Sequence[Curve], marked: tuple[str, float] | None = 
         axes.set_ylabel("robust accuracy (%)")
         axes.set_ylim(0, 100)
         axes.set_xlim(left=0)
+        finish(axes)
+    return figure
+
+
+def measures(curves: Sequence[Curve]) -> Figure:
+    """Attack success rate, mean cross-entropy and mean precision error against eps, a line an attack."""
+    figure = blank(12.6, 3.4)
+    for place, unit in enumerate(("attack success rate (%)", "cross-entropy", "precision error")):
+        axes = figure.add_subplot(1, 3, place + 1)
+        for number, curve in enumerate(curves):
+            line = [(p.eps, (100 * (1 - p.accuracy.value), p.loss, p.precision)[place]) for p in curve.points]
+            _draw_series(axes, curve.attack, np.array(line, float), number)
+        axes.set_xlabel("radius ε (cost per unit of mass)")
+        axes.set_ylabel(unit)
+        axes.set_xlim(left=0)
+        if unit == "precision error":
+            axes.set_yscale("symlog", linthresh=1e-9)
+        else:
+            axes.set_ylim(0, 100 if place == 0 else None)
         finish(axes)
     return figure
 

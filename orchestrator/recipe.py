@@ -137,8 +137,8 @@ class Evaluation:
     """What is measured when the training is over, on the test part."""
 
     suite: str = "quick"  # a name from `sparring list suites`, or a path to a TOML file
-    norm: Literal["linf", "l2", "l1", "l0"] = "linf"
-    eps: float = 0.3  # the radius that robust accuracy is quoted at
+    norm: Literal["linf", "l2", "l1", "l0", "wasserstein"] = "linf"
+    eps: float = 0.3  # the radius that robust accuracy is quoted at; `wasserstein`: cost of transport per unit of mass
     examples: int = 0  # the first so many of the test part; 0: all
     certify: bool = False  # also l2 radii that no perturbation within changes a class, from the norms of all layers
     surrogate: str = ""  # a run, or a checkpoint, whose model all attacks are made on; empty: on the model itself

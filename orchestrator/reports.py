@@ -18,11 +18,11 @@ from orchestrator.config import resolve, stored_recipe, to_toml
 from orchestrator.config.kinds import defaults_of, fields_of, is_plugin, is_section
 from orchestrator.diagnoses.outcome import Diagnosis
 from orchestrator.evaluations.drawing import convergence_of as convergence_in
-from orchestrator.evaluations.drawing import pictures
+from orchestrator.evaluations.drawing import measured, pictures
 from orchestrator.evaluations.outcome import Outcome, grid, percent
 from orchestrator.folders import RunFolder, write_atomically
 from orchestrator.history import History, Series, history, thinned
-from orchestrator.plots import image_grid, robust_accuracy, spectra, stability_curves, svg, training_curves
+from orchestrator.plots import image_grid, measures, robust_accuracy, spectra, stability_curves, svg, training_curves
 from orchestrator.recipe import Recipe
 from orchestrator.stability import PREFIX, spectra_in
 
@@ -137,8 +137,10 @@ def shown_of(outcome: Outcome, number: int) -> Shown:
     norms = dict.fromkeys(curve.norm for curve in outcome.curves)
     panels = [[curve for curve in outcome.curves if curve.norm == norm] for norm in norms]
     names = [f"robust accuracy against the radius, {panel[0].norm}, evaluation {number}" for panel in panels]
-    examples = pictures(outcome)
+    examples, full = pictures(outcome), measured(outcome)
     curves = [drawn(robust_accuracy(c, marked), name) for c, name in zip(panels, names, strict=True)]
+    if full:
+        curves.append(drawn(measures(full), f"success, cross-entropy and precision error, evaluation {number}"))
     curves += [drawn(figure, f"{name}, evaluation {number}") for name, figure in convergence_in(outcome).items()]
     return Shown(
         title=f"Evaluation: {outcome.suite}",

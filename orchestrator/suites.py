@@ -19,7 +19,7 @@ from typing import Any, Literal, final
 from algorithms import checks, companions, plugins
 from algorithms.attacks import Attack
 from algorithms.attacks.transfer import Transfer
-from algorithms.balls import Norm
+from algorithms.balls import Geometry
 from orchestrator.config import RecipeError, build
 from orchestrator.config.errors import Key
 from orchestrator.config.kinds import defaults_of, fields_of
@@ -37,6 +37,7 @@ class Entry:
     label: str  # what tables call it; its random numbers depend on it
     attack: Attack
     examples: Literal["all", "standing"] = "standing"  # every example, or those that no attack before it has fooled
+    policy: Literal["first success", "highest loss"] = "first success"  # which image of an example counts
     targets: int = 0  # for a targeted attack: so many of the likeliest wrong classes are tried, one after the other
 
     def __post_init__(self) -> None:
@@ -63,6 +64,7 @@ class Radii:
     attack: str  # a label of the suite
     radii: tuple[float, ...]  # in pixel units; `"eps/2"` in a file
     examples: int = 500  # the first so many of the evaluation's examples; 0: all
+    every: bool = False  # each attack on every example at each radius too: a curve an attack, of all measures
 
     def __post_init__(self) -> None:
         """Raises ValueError for negative numbers."""
@@ -109,7 +111,7 @@ def about(name: str) -> str:
     return str(read(FOLDER / f"{name}.toml", "suites", names()).get("about", ""))
 
 
-def load_suite(suite: str, norm: Norm, eps: float, surrogate: str = "") -> Suite:
+def load_suite(suite: str, norm: Geometry, eps: float, surrogate: str = "") -> Suite:
     """The suite of that name or in that file, for a radius; its attacks made on a surrogate if a run is named.
 
     Raises ValueError that names the file and the field.
@@ -119,7 +121,9 @@ def load_suite(suite: str, norm: Norm, eps: float, surrogate: str = "") -> Suite
     curve, largest = loaded.curve, 1.0 if norm == "linf" else math.inf
     if curve is not None:
         radii = sorted({radius for radius in curve.radii if 0 < radius <= largest} - {eps})
-        sweep = tuple(_at(_loaded(path, norm, radius), curve.attack, radius) for radius in radii)
+        alone = [entry.label for entry in loaded.attacks if entry.examples == "all"]
+        swept = alone if curve.every else [curve.attack]
+        sweep = tuple(_at(_loaded(path, norm, radius), label, radius) for radius in radii for label in swept)
         loaded = dataclasses.replace(loaded, sweep=sweep)
     named = dataclasses.replace(loaded, name=path.stem)
     return made_on(named, surrogate) if surrogate else named
@@ -149,7 +153,7 @@ def _made_on(entry: Entry, surrogate: str) -> Entry:
     return dataclasses.replace(entry, label=f"{entry.label} from {surrogate}", attack=attack)
 
 
-def _loaded(path: Path, norm: Norm, eps: float) -> Suite:
+def _loaded(path: Path, norm: Geometry, eps: float) -> Suite:
     """The suite as its file has it."""
     try:
         loaded: Suite = build(Suite, _filled(read(path, "suites", names()), norm, eps))
@@ -178,7 +182,7 @@ def relative(value: Any, eps: float, path: Key) -> Any:
     return float(found["times"] or 1) * eps / float(found["over"] or 1)
 
 
-def _filled(table: dict[str, Any], norm: Norm, eps: float) -> dict[str, Any]:
+def _filled(table: dict[str, Any], norm: Geometry, eps: float) -> dict[str, Any]:
     """A suite's table with the evaluation's norm and radius where they belong."""
     filled = dict(table)
     if isinstance(table.get("attacks"), list):
@@ -189,7 +193,7 @@ def _filled(table: dict[str, Any], norm: Norm, eps: float) -> dict[str, Any]:
     return filled
 
 
-def filled_entry(entry: Any, norm: Norm, eps: float, path: Key) -> Any:
+def filled_entry(entry: Any, norm: Geometry, eps: float, path: Key) -> Any:
     """An entry's table with norm and radius where its attack has such fields and does not set them.
 
     An attack that is made for one norm alone, and another one, stays as it is.
@@ -199,7 +203,7 @@ def filled_entry(entry: Any, norm: Norm, eps: float, path: Key) -> Any:
     return {**entry, "attack": filled_attack(entry["attack"], norm, eps, (*path, "attack"))}
 
 
-def filled_attack(attack: Any, norm: Norm, eps: float, path: Key) -> Any:
+def filled_attack(attack: Any, norm: Geometry, eps: float, path: Key) -> Any:
     """The table of an attack, and of those inside it, with the norm and the radius."""
     attack = {"name": attack} if isinstance(attack, str) else attack
     if not isinstance(attack, dict) or attack.get("name") not in plugins.names(Attack):
@@ -207,8 +211,10 @@ def filled_attack(attack: Any, norm: Norm, eps: float, path: Key) -> Any:
     kind: Any = plugins.find(Attack, attack["name"])
     known, defaults = fields_of(kind), defaults_of(kind)
     given = {key: value for key, value in (("norm", norm), ("eps", eps)) if key in known}
-    norms = typing.get_args(known.get("norm"))
-    if len(norms) == 1 and norms[0] != norm:
+    norms = ("wasserstein",) if kind.costs is not Attack.costs else typing.get_args(known.get("norm"))
+    if norm == "wasserstein" or "wasserstein" in norms:  # a cost of transport, and no radius of the attack's norm
+        given = {"eps": eps} if norm in norms else {}
+    elif len(norms) == 1 and norms[0] != norm:
         given = {}
     inside = {key: attack.get(key) or plugins.name_of(defaults[key]) for key in known if known[key] is Attack}
     inside = {key: filled_attack(value, norm, eps, (*path, key)) for key, value in inside.items()}

@@ -87,6 +87,8 @@ def judged(predicted: list[int], success: list[bool], l2: list[float]) -> Judged
         l1=nothing,
         l0=nothing,
         relative=np.array(l2) / 2,
+        wasserstein=nothing,
+        precision=nothing,
         loss=nothing,
         loss_adv=nothing,
         confidence=nothing,

@@ -134,11 +134,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run
 
 
+NUMBERS = ("linf", "l2", "l1", "l0", "wasserstein", "precision", "relative", "loss", "loss_adv", "fosc", "fosc_box")
+
+
 def evaluated(folder: Path, attack: str) -> None:
     """An evaluation of two examples; the second falls."""
     two = np.arange(2)
-    names = ("linf", "l2", "l1", "l0", "relative", "loss", "loss_adv", "fosc", "fosc_box")
-    numbers: dict[str, Any] = dict.fromkeys(names, np.zeros(2))
+    numbers: dict[str, Any] = dict.fromkeys(NUMBERS, np.zeros(2))
     images = np.random.default_rng(0).random((2, 2, 1, 4, 4), np.float32)
     kept = Kept(index=two, clean=images[0], adversarial=images[1])
     judged = Judged(

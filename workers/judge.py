@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algorithms import balls, losses
+from algorithms import balls, losses, transport, transport_distance
 from algorithms.attacks import Attack
 from algorithms.control.certificate import radii
 from algorithms.gradients import dtype_of, predict
 from algorithms.modes import evaluating
-from algorithms.search import Record, search
+from algorithms.search import Policy, Record, search
 from algorithms.streams import Streams
 from algorithms.tensors import Images, Labels, Logits, Mask, per_row
 from workers.convergence import Floats, conditions, nowhere, paths
@@ -49,6 +49,7 @@ class JudgeTask(NamedTuple):
     seed: int
     targets: int  # for a targeted attack: so many of the likeliest wrong classes are tried; else 0
     keep: int  # of so many rows, from the first, the images come back too
+    policy: Policy = "first success"  # which image of an example counts
     lipschitz: float = 0.0  # a bound on how much the model enlarges l2 distances; 0: radii are not certified
 
 
@@ -81,6 +82,8 @@ class Judged:
     relative: NDArray[
         np.float64
     ]  # the norm over that of the clean image, both in the attack's norm; 0 without an attack
+    wasserstein: NDArray[np.float64]  # distance by a linear program; infinite where the attack moves no mass
+    precision: NDArray[np.float64]  # mass that came or went, over all mass
     loss: NDArray[np.float64]  # cross-entropy of the clean image
     loss_adv: NDArray[np.float64]
     confidence: NDArray[np.float64]  # probability of the predicted class, clean
@@ -145,7 +148,7 @@ def attacked(model: nn.Module, x: Images, y: Labels, clean: Seen, task: JudgeTas
         if not len(rows):
             break
         goals = goals_of(clean.logits[rows], y[rows], rank) if task.targets else y[rows]
-        found = search(task.attack, model, x[rows], goals, rng=streams.fork(rank).select(rows))
+        found = search(task.attack, model, x[rows], goals, rng=streams.fork(rank).select(rows), policy=task.policy)
         better = improves(model, y[rows], found, Record(*(part[rows] for part in record)), first=rank == 0)
         _merge(record, rows, found, better)
     return record
@@ -207,6 +210,8 @@ def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], rec
         "l1": sizes["l1"],
         "l0": sizes["l0"],
         "relative": _relative(task, x, delta),
+        "wasserstein": _array(moved(x, record.x_adv, task.attack)),
+        "precision": _array(transport.precision_error(x.double(), record.x_adv.double())),
         "loss": _array(clean.loss.double()),
         "loss_adv": _array(after.loss.double()),
         "confidence": _array(clean.confidence.double()),
@@ -215,6 +220,14 @@ def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], rec
         "backwards": _array(record.backwards),
         "certified": _certified(task, clean, y),
     }
+
+
+def moved(x: Images, x_adv: Images, attack: Attack | None) -> Tensor:
+    """The Wasserstein distance by the costs of an attack that moves mass, (batch,); else 0 where nothing changed."""
+    if attack is None or attack.costs is None:
+        changed = (x != x_adv).flatten(1).any(1)
+        return torch.where(changed, torch.inf, torch.zeros(len(x), dtype=torch.float64, device=x.device))
+    return transport_distance.distance(x.double(), x_adv.double(), *attack.costs)
 
 
 def _certified(task: JudgeTask, clean: Seen, y: Labels) -> NDArray[np.float64]:

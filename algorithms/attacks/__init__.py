@@ -12,6 +12,7 @@ from algorithms.balls import Norm
 from algorithms.losses import Loss
 from algorithms.search import Problem, search
 from algorithms.tensors import Images, Labels
+from algorithms.transport import Costs
 
 
 class Attack(ABC):
@@ -41,7 +42,12 @@ class Attack(ABC):
     def budget(self) -> float | None:
         """Radius of the ball of `norm` that perturbations stay in, in pixel units; None where there is no such ball."""
         eps: float | None = getattr(self, "eps", None)
-        return None if self.minimal else eps
+        return None if self.minimal or self.costs is not None else eps
+
+    @property
+    def costs(self) -> Costs | None:
+        """Of moving mass, where `eps` bounds these and not `norm`, which then is only what the record shows."""
+        return None
 
     @abstractmethod
     def start(self, problem: Problem) -> Any:

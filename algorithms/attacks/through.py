@@ -15,6 +15,7 @@ from algorithms.balls import Norm
 from algorithms.losses import Loss
 from algorithms.search import Problem, search
 from algorithms.tensors import Images
+from algorithms.transport import Costs
 from algorithms.views import View
 from algorithms.views.scaled import Scaled
 
@@ -53,6 +54,11 @@ class Through(Attack):
     def norm(self) -> Norm:  # type: ignore[override]
         """The attack's."""
         return self.attack.norm
+
+    @property
+    def costs(self) -> Costs | None:
+        """The attack's."""
+        return self.attack.costs
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]

@@ -15,6 +15,7 @@ from algorithms.companions import WithSurrogate
 from algorithms.losses import Loss
 from algorithms.search import Policy, Problem, search
 from algorithms.tensors import Images
+from algorithms.transport import Costs
 
 
 def pgd() -> Attack:
@@ -51,6 +52,11 @@ class Transfer(Attack):
     def norm(self) -> Norm:  # type: ignore[override] # the attack's, and no field of its own
         """The attack's."""
         return self.attack.norm
+
+    @property
+    def costs(self) -> Costs | None:
+        """The attack's."""
+        return self.attack.costs
 
     @property
     def targeted(self) -> bool:  # type: ignore[override]

@@ -82,9 +82,9 @@ class WasserAttack(Attack):
             checks.at_least(name, getattr(self, name), 0, "a factor on a violation")
 
     @property
-    def budget(self) -> None:
-        """None: `eps` bounds how much mass moves how far."""
-        return
+    def costs(self) -> transport.Costs:
+        """How mass may move; `eps` is of them."""
+        return transport.Costs(self.window, self.power, self.metric)
 
     def start(self, problem: Problem) -> Plan:
         """The clean images and a plan where almost all mass stays."""

@@ -54,9 +54,9 @@ class WassersteinPGD(Attack):
         checks.at_least("sweeps", self.sweeps, 1, "a number of sweeps")
 
     @property
-    def budget(self) -> None:
-        """None: `eps` bounds how much mass moves how far."""
-        return
+    def costs(self) -> transport.Costs:
+        """How mass may move; `eps` is of them."""
+        return transport.Costs(self.window, self.power, self.metric)
 
     def start(self, problem: Problem) -> Iterate:
         """The clean images."""

@@ -14,7 +14,7 @@ def run(
     context: typer.Context,
     target: Annotated[str, typer.Argument(metavar="RUN|CHECKPOINT", help="A run, by name or folder, or a checkpoint.")],
     suite: Annotated[str | None, typer.Option(help="`sparring list suites`, or a TOML file.")] = None,
-    norm: Annotated[str | None, typer.Option(help="linf, l2, l1 or l0.")] = None,
+    norm: Annotated[str | None, typer.Option(help="linf, l2, l1, l0 or wasserstein.")] = None,
     eps: Annotated[str | None, typer.Option(help="The radius in pixel units, such as 8/255.")] = None,
     examples: Annotated[int | None, typer.Option(help="The first so many of the test part; 0: all.")] = None,
     surrogate: Annotated[

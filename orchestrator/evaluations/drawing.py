@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from orchestrator.distance_plots import distribution
+from orchestrator.evaluations.figures import Curve
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.evaluations.parts import read_images
 from orchestrator.fosc_plots import ways
-from orchestrator.plots import Example, image_grid, robust_accuracy
+from orchestrator.plots import Example, image_grid, measures, robust_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +31,9 @@ def figures_of(outcome: Outcome) -> dict[str, Figure]:
     samples = relative_norms(outcome)
     if samples:
         drawn["distances"] = distribution(samples)
+    full = measured(outcome)
+    if full:
+        drawn["measures"] = measures(full)
     examples = pictures(outcome)
     if examples:
         title = f"{outcome.shown}, {outcome.norm}, eps = {outcome.eps:.4g}; above each image, what the model says"
@@ -56,6 +60,11 @@ def relative_norms(outcome: Outcome) -> dict[str, NDArray[np.float64]]:
     names = rows["attack"].cast("string").to_numpy()
     kept = rows["success"].to_numpy() & (rows["label"].to_numpy() == rows["predicted"].to_numpy())
     return {name: rows["relative"].to_numpy()[kept & (names == name)] for name in wanted}
+
+
+def measured(outcome: Outcome) -> list[Curve]:
+    """The curves that have cross-entropy and precision error too."""
+    return [curve for curve in outcome.curves if all(point.loss is not None for point in curve.points)]
 
 
 def pictures(outcome: Outcome) -> list[Example]:

@@ -14,7 +14,7 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from algorithms.balls import Norm
+from algorithms.balls import Geometry
 
 Z_95 = 1.959963984540054  # the standard normal distribution's 97.5 % quantile
 Flags = NDArray[np.bool_]
@@ -56,9 +56,11 @@ class Row:
     after: Literal["alone", "together"]  # accuracy under this attack alone, or together with those before it
     forwards: float  # mean passes an attacked example
     backwards: float
-    norm: Norm | None  # of `median`; None: not a minimal-norm attack
+    norm: Geometry | None  # of `median`; None: not a minimal-norm attack
     median: float | None  # radius at which a minimal-norm attack fools half of all examples; None: never, or no such
     relative: Relative | None = None  # of a minimal-norm attack on all examples
+    loss: float | None = None  # mean cross-entropy of the attacked images; these two in Wasserstein balls only
+    precision: float | None = None  # mean precision error, the share of its mass that an image gained or lost
 
 
 @final
@@ -68,6 +70,8 @@ class Point:
 
     eps: float
     accuracy: Share
+    loss: float | None = None  # mean cross-entropy of the examples as they were attacked; None: they were not all
+    precision: float | None = None  # mean precision error, the share of its mass that an image gained or lost
 
 
 @final
@@ -76,7 +80,7 @@ class Curve:
     """Robust accuracy against the radius."""
 
     attack: str
-    norm: Norm
+    norm: Geometry
     examples: int
     steps: bool  # True: every radius is known (a minimal-norm attack); False: measured at the points only
     points: tuple[Point, ...]
@@ -94,18 +98,21 @@ def wilson(count: int, total: int) -> Share:
     return Share(share, low, high)
 
 
-def tolerance(norm: Norm, eps: float, entries: int) -> float:
+def tolerance(norm: Geometry, eps: float, entries: int) -> float:
     """By how much a perturbation may exceed eps: each entry of `x_adv` is rounded to float32."""
+    if norm == "wasserstein":  # the rounding moves mass, by at most a ten-thousandth of what the radius allows
+        return eps * 1e-4
     many = {"linf": 1.0, "l2": math.sqrt(entries), "l1": float(entries), "l0": 0.0}[norm]
     return many * 2.0**-23 + (0.0 if norm == "l0" else eps * 1e-6)
 
 
-def reach(norm: Norm, eps: float, entries: int) -> float:
+def reach(norm: Geometry, eps: float, entries: int) -> float:
     """The largest l2 norm of a perturbation within eps of another norm, pixels being in [0, 1]."""
-    return {"linf": eps * math.sqrt(entries), "l2": eps, "l1": eps, "l0": math.sqrt(eps)}[norm]
+    wide = math.sqrt(entries)
+    return {"linf": eps * wide, "l2": eps, "l1": eps, "l0": math.sqrt(eps), "wasserstein": wide}[norm]
 
 
-def standing(distances: Distances, norm: Norm, eps: float, entries: int) -> Flags:
+def standing(distances: Distances, norm: Geometry, eps: float, entries: int) -> Flags:
     """Which examples have no adversarial image within eps. `distances`: to the nearest known one, infinite for none."""
     return np.asarray(distances > eps + tolerance(norm, eps, entries))
 
@@ -132,7 +139,7 @@ def relative(sizes: Distances, success: Flags, right: Flags) -> Relative:
     )
 
 
-def step_curve(attack: str, norm: Norm, distances: Distances, most: int = 200) -> Curve:
+def step_curve(attack: str, norm: Geometry, distances: Distances, most: int = 200) -> Curve:
     """The whole curve of a minimal-norm attack, thinned to at most about `most` of its steps."""
     found = np.unique(distances[np.isfinite(distances)])
     if len(found) > most:
@@ -142,7 +149,7 @@ def step_curve(attack: str, norm: Norm, distances: Distances, most: int = 200) -
     return Curve(attack, norm, len(distances), True, points)
 
 
-def point_curve(attack: str, norm: Norm, distances: Distances, radii: Sequence[float], entries: int) -> Curve:
+def point_curve(attack: str, norm: Geometry, distances: Distances, radii: Sequence[float], entries: int) -> Curve:
     """The curve of an attack with a budget, at the radii where it was run, and at zero."""
     tried = sorted({0.0, *radii})
     points = tuple(Point(radius, accuracy(standing(distances, norm, radius, entries))) for radius in tried)

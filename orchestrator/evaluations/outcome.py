@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from algorithms.balls import Norm
+from algorithms.attacks import Attack
+from algorithms.balls import Geometry
 from orchestrator.evaluations import figures
-from orchestrator.evaluations.figures import Curve, Relative, Row
+from orchestrator.evaluations.figures import Curve, Point, Relative, Row
 from orchestrator.folders import write_atomically
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ HEADINGS = (
     "backward",
     "median norm",
     "relative norm",
+    "cross-entropy",
+    "precision error",
 )  # passes an attacked example
 
 
@@ -44,7 +47,7 @@ class Outcome:
 
     run: str
     suite: str
-    norm: Norm
+    norm: Geometry
     eps: float
     examples: int
     table: tuple[Row, ...]  # clean, each attack, worst case
@@ -71,6 +74,10 @@ class Outcome:
             name = "".join(c if c.isalnum() or c in "-._" else "_" for c in row.attack)
             if row.accuracy is not None:
                 found[f"{self.suite}/accuracy/{name}"] = row.accuracy.value
+            if row.loss is not None:
+                found[f"{self.suite}/cross_entropy/{name}"] = row.loss
+            if row.precision is not None:
+                found[f"{self.suite}/precision_error/{name}"] = row.precision
             if row.median is not None:
                 found[f"{self.suite}/median_norm/{name}"] = row.median
             if row.relative is not None:
@@ -104,12 +111,14 @@ class Found:
 
     index: NDArray[np.int64]
     success: NDArray[np.bool_]
-    norms: dict[Norm, NDArray[np.float64]]
+    norms: dict[Geometry, NDArray[np.float64]]
     relative: NDArray[np.float64]
     forwards: NDArray[np.int64]
     backwards: NDArray[np.int64]
+    loss: NDArray[np.float64]
+    precision: NDArray[np.float64]
 
-    def distances(self, norm: Norm, examples: int) -> NDArray[np.float64]:
+    def distances(self, norm: Geometry, examples: int) -> NDArray[np.float64]:
         """Of every example to the adversarial image that this attack found; infinite where it found none."""
         nearest = np.full(examples, math.inf)
         nearest[self.index] = np.where(self.success, self.norms[norm], math.inf)
@@ -134,7 +143,11 @@ def table_and_curves(settings: Settings, rows: Any) -> tuple[tuple[Row, ...], tu
         table.append(_certified(radii, settings))
         curves.append(figures.step_curve(CERTIFIED, "l2", radii))
     table.append(_plain(WORST, known, settings, settings.eps))
-    if settings.suite.curve is not None:
+    if settings.suite.curve is not None and settings.suite.curve.every:
+        alone = [entry for entry in settings.suite.attacks if entry.examples == "all"]
+        sweep = settings.suite.sweep
+        curves += [_alone(settings, rows, (entry, *sweep[i :: len(alone)])) for i, entry in enumerate(alone)]
+    elif settings.suite.curve is not None:
         curves.append(_measured(settings, rows, known))
     return tuple(table), tuple(curves)
 
@@ -172,6 +185,21 @@ def _measured(settings: Settings, rows: Any, known: NDArray[np.float64]) -> Curv
     return figures.point_curve(WORST, settings.norm, first, radii, settings.entries)
 
 
+def _alone(settings: Settings, rows: Any, entries: tuple[Entry, ...]) -> Curve:
+    """The curve of one attack on the same examples at every radius, with cross-entropy and precision error."""
+    assert settings.suite.curve is not None
+    first = settings.suite.curve.examples or settings.examples
+    points = []
+    for radius, label in sorted([(0.0, "clean"), *((entry.eps, entry.label) for entry in entries)]):
+        found = _found(rows, label)
+        near = found.distances(settings.norm, settings.examples)[:first]
+        looked_at = found.index < first
+        share = figures.accuracy(figures.standing(near, settings.norm, radius, settings.entries))
+        means = (float(column[looked_at].mean()) for column in (found.loss, found.precision))
+        points.append(Point(radius, share, *means))
+    return Curve(entries[0].label, settings.norm, min(first, settings.examples), False, tuple(points))
+
+
 def _plain(name: str, distances: NDArray[np.float64], settings: Settings, eps: float) -> Row:
     """A row of the table that is no attack's own."""
     share = figures.accuracy(figures.standing(distances, settings.norm, eps, settings.entries))
@@ -184,7 +212,8 @@ def _row(entry: Entry, found: Found, before: tuple[NDArray[np.float64], ...], se
     alone = entry.examples == "all"
     own = np.minimum(clean, found.distances(settings.norm, settings.examples))
     stands = figures.standing(own if alone else known, settings.norm, settings.eps, settings.entries)
-    same = entry.attack.norm == settings.norm
+    same = geometry(entry.attack) == settings.norm
+    transported = alone and same and settings.norm == "wasserstein"
     minimal = entry.attack.minimal
     smallest = np.minimum(clean, found.distances(entry.attack.norm, settings.examples))
     return Row(
@@ -197,7 +226,14 @@ def _row(entry: Entry, found: Found, before: tuple[NDArray[np.float64], ...], se
         norm=entry.attack.norm if minimal else None,
         median=figures.median(smallest) if minimal else None,
         relative=figures.relative(found.relative, found.success, clean[found.index] > 0) if minimal and alone else None,
+        loss=float(found.loss.mean()) if transported else None,
+        precision=float(found.precision.mean()) if transported else None,
     )
+
+
+def geometry(attack: Attack) -> Geometry:
+    """What an attack's radius is of."""
+    return attack.norm if attack.costs is None else "wasserstein"
 
 
 def _found(rows: Any, label: str) -> Found:
@@ -205,9 +241,9 @@ def _found(rows: Any, label: str) -> Found:
     names = np.asarray(rows["attack"].combine_chunks().dictionary_decode())
     chosen = names == label
     column = {name: rows[name].to_numpy()[chosen] for name in rows.schema.names[1:]}
-    norms: dict[Norm, Any] = {norm: column[norm] for norm in ("linf", "l2", "l1", "l0")}
-    counts = column["forwards"], column["backwards"]
-    return Found(column["index"], column["success"], norms, column["relative"], *counts)
+    norms: dict[Geometry, Any] = {norm: column[norm] for norm in ("linf", "l2", "l1", "l0", "wasserstein")}
+    rest = (column[name] for name in ("relative", "forwards", "backwards", "loss_adv", "precision"))
+    return Found(column["index"], column["success"], norms, *rest)
 
 
 def screen(outcome: Outcome) -> Table:
@@ -243,6 +279,8 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.backwards:.1f}" if own else "",
         "" if row.norm is None else f"{row.norm} " + ("never" if row.median is None else f"{row.median:.4g}"),
         "" if row.relative is None else relative(row.relative),
+        "" if row.loss is None else f"{row.loss:.2f}",
+        "" if row.precision is None else f"{row.precision:.1e}",
     )
 
 

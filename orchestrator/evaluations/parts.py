@@ -35,6 +35,8 @@ SCHEMA = pa.schema(
         ("l1", pa.float64()),
         ("l0", pa.float64()),
         ("relative", pa.float64()),  # the norm over that of the clean image, both in the attack's norm
+        ("wasserstein", pa.float64()),  # distance by a linear program; infinite where the attack moves no mass
+        ("precision", pa.float64()),  # mass that came or went, over all mass
         ("loss", pa.float64()),  # cross-entropy of the clean image
         ("loss_adv", pa.float64()),
         ("confidence", pa.float64()),  # probability of the predicted class

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from algorithms import companions
-from algorithms.balls import Norm
+from algorithms.balls import Geometry
 from orchestrator.config import resolve
 from orchestrator.recipe import Recipe
 from orchestrator.suites import Suite
@@ -28,7 +28,7 @@ class Settings:
     """What is measured, on what, and with which arithmetic."""
 
     suite: Suite
-    norm: Norm
+    norm: Geometry
     eps: float
     examples: int  # the first so many of the test part
     entries: int  # pixels times channels of an image

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from algorithms import companions
 from algorithms.attacks import Attack
+from algorithms.search import Policy
 from orchestrator.backend import Backend, Handle
 from orchestrator.evaluations import figures
 from orchestrator.evaluations.parts import Part, Parts, none_kept, rows_of, together
@@ -37,6 +38,7 @@ class Stage(NamedTuple):
     attack: Attack | None
     eps: float
     targets: int
+    policy: Policy
     indices: Indices
     keep: int
 
@@ -71,7 +73,7 @@ class Stages:
     def run(self) -> None:
         """All stages."""
         everything = np.arange(self.settings.examples, dtype=np.int64)
-        self._stage(Stage(0, "clean", None, 0.0, 0, everything, 0))
+        self._stage(Stage(0, "clean", None, 0.0, 0, "first success", everything, 0))
         for number, entry in enumerate(self.settings.suite.attacks, 1):
             still = everything if entry.examples == "all" else np.flatnonzero(self._stands(self.settings.eps))
             self._attack(number, entry, still)
@@ -85,6 +87,7 @@ class Stages:
         """Other radii: each asks only the examples that it can still decide.
 
         Who fell at a radius has fallen at every larger one; who withstood one is taken to withstand the smaller ones.
+        With `every` all are asked: cross-entropy and precision error are means over the same examples everywhere.
         """
         curve, settings = self.settings.suite.curve, self.settings
         if curve is None:
@@ -92,8 +95,8 @@ class Stages:
         looked_at = np.arange(settings.examples) < (curve.examples or settings.examples)
         larger = settings.eps
         for entry in sorted(settings.suite.sweep, key=lambda e: e.eps if e.eps > settings.eps else -e.eps):
-            undecided = looked_at & self._stands(entry.eps)
-            if entry.eps < settings.eps:
+            undecided = looked_at & (curve.every | self._stands(entry.eps))
+            if entry.eps < settings.eps and not curve.every:
                 undecided &= ~self._stands(larger)
                 larger = entry.eps
             number = 1 + len(settings.suite.attacks) + settings.suite.sweep.index(entry)
@@ -104,7 +107,7 @@ class Stages:
 
     def _attack(self, number: int, entry: Entry, indices: Indices) -> None:
         keep = KEEP if entry.label == self.settings.suite.shown else 0
-        self._stage(Stage(number, entry.label, entry.attack, entry.eps, entry.targets, indices, keep))
+        self._stage(Stage(number, entry.label, entry.attack, entry.eps, entry.targets, entry.policy, indices, keep))
 
     def _stage(self, stage: Stage) -> None:
         """Runs a stage, as far as it is not on the disk, and notes what it found."""
@@ -135,6 +138,7 @@ class Stages:
             seed=self.settings.seed,
             targets=stage.targets,
             keep=kept(stage, shard),
+            policy=stage.policy,
             lipschitz=self.settings.lipschitz if stage.attack is None else 0.0,
         )
 
