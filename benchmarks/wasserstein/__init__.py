@@ -1,0 +1,1 @@
+"""Attacks in Wasserstein balls: who succeeds, with which violations, in what time and memory."""
