@@ -1,23 +1,33 @@
-"""Shared by all tests: one thread, so that results do not depend on the machine."""
+"""Shared by all tests: one thread, so that results do not depend on the machine, and who runs which test."""
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 torch.set_num_threads(1)
 
+CLUSTER = "tests/cluster/"  # the folder of all tests that start Ray
+
+
+class Scheduling(LoadScopeScheduling):
+    """Tests of a file stay in one process, for its fixtures, and all that start Ray in one, which has one cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return CLUSTER if nodeid.startswith(CLUSTER) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """So two processes, one of which waits for Ray most of the time, keep two cores busy."""
+    return Scheduling(config, log)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay in one process, for its fixtures; those that start Ray in another, which begins with them.
-
-    So two processes, one of which waits for Ray most of the time, keep two cores busy, and there is one cluster.
-    """
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)  # stable
-    for item in items:
-        group = "ray" if item.get_closest_marker("ray") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """The tests that start Ray come first: they take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(CLUSTER))  # stable
