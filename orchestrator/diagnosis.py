@@ -79,7 +79,7 @@ def examine(target: Target, budget: str, listener: Listener, stop: Callable[[], 
         return known
     write_json(folder / "settings.json", settings.plain())
     signs = signs_for(network)
-    with open_backend(target.recipe.workers, work_of(target.recipe), listener) as backend:
+    with open_backend(target.recipe.workers, work_of(target.recipe), listener, training=False) as backend:
         model = backend.share(runtime.snapshot(network, 0))
         shared = {name: backend.share(surrogate_from(other, split)) for name, other in surrogates.items()}
         stages = Stages(settings, Room(backend, model, shared, folder / "parts", listener, stop))

@@ -21,6 +21,7 @@ from orchestrator.spool import Spool
 from workers.judge import Judged, Kept
 
 EPS = 0.3
+MEASURED = ("linf", "l2", "l1", "l0", "relative", "wasserstein", "precision", "loss", "loss_adv", "fosc", "fosc_box")
 
 
 def run_with(folder: Path, fallen: Collection[int], examples: int = 40, **fields: Any) -> RunFolder:
@@ -42,7 +43,7 @@ def evaluated(run: RunFolder, fallen: Collection[int], examples: int) -> None:
     index = np.arange(examples)
     success = np.isin(index, list(fallen))
     changed = np.where(success, 0.2, 0.0)
-    same: dict[str, Any] = dict.fromkeys(("linf", "l2", "l1", "l0", "loss", "loss_adv"), changed)
+    same: dict[str, Any] = dict.fromkeys(MEASURED, changed)
     images = np.random.default_rng(0).random((2, 2, 1, 4, 4), np.float32)
     kept = Kept(index=index[:2], clean=images[0], adversarial=images[1])
     judged = Judged(

@@ -109,7 +109,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Watch:
     watched = Watch()
 
     @contextlib.contextmanager
-    def opened(workers: Workers, work: Any, listener: Any) -> Iterator[Calls]:
+    def opened(workers: Workers, work: Any, listener: Any, *, training: bool) -> Iterator[Calls]:
         backend = Calls(work)
         backend.watch = watched
         yield backend

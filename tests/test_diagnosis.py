@@ -166,7 +166,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watch:
     watched = Watch()
 
     @contextlib.contextmanager
-    def opened(workers: Any, work: Any, listener: Any) -> Iterator[Calls]:
+    def opened(workers: Any, work: Any, listener: Any, *, training: bool) -> Iterator[Calls]:
         backend = Calls(work)
         backend.watch = watched
         yield backend

@@ -24,6 +24,7 @@ from orchestrator.folders import RunFolder, write_json
 from orchestrator.history import History, history, thinned
 from orchestrator.recipe import Recipe, Train
 from orchestrator.spool import Spool
+from tests.compared import MEASURED
 from workers.judge import Judged, Kept
 
 EVIL = "<script>alert('1')</script>&\"x"
@@ -134,13 +135,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return run
 
 
-NUMBERS = ("linf", "l2", "l1", "l0", "wasserstein", "precision", "relative", "loss", "loss_adv", "fosc", "fosc_box")
-
-
 def evaluated(folder: Path, attack: str) -> None:
     """An evaluation of two examples; the second falls."""
     two = np.arange(2)
-    numbers: dict[str, Any] = dict.fromkeys(NUMBERS, np.zeros(2))
+    numbers: dict[str, Any] = dict.fromkeys(MEASURED, np.zeros(2))
     images = np.random.default_rng(0).random((2, 2, 1, 4, 4), np.float32)
     kept = Kept(index=two, clean=images[0], adversarial=images[1])
     judged = Judged(

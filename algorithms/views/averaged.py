@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from algorithms import checks
+from algorithms.gradients import predict
 from algorithms.views import View
 
 
@@ -41,4 +42,4 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The mean."""
-        return torch.stack([self.model(x) for _ in range(self.draws)]).mean(0)
+        return torch.stack([predict(self.model, x) for _ in range(self.draws)]).mean(0)

@@ -11,6 +11,7 @@ from typing import final
 from torch import Tensor, nn
 
 from algorithms import checks
+from algorithms.gradients import predict
 from algorithms.views import View
 
 
@@ -40,7 +41,7 @@ class ScaledLogits(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The scaled logits."""
-        logits: Tensor = self.model(x)
+        logits = predict(self.model, x)
         seen = logits.detach()
         width = (seen.amax(1, keepdim=True) - seen.amin(1, keepdim=True)).clamp_min(1e-12)
         return logits * (self.spread / width)
