@@ -38,8 +38,13 @@ def remote(attackers: int, work: Work = WORK, deadline: float = 600) -> Iterator
 
 
 def processes(name: str) -> list[psutil.Process]:
-    """Ray names a worker's process after its actor."""
-    return [p for p in psutil.process_iter() if p.name().startswith("ray::") and f"::{name}" in " ".join(p.cmdline())]
+    """Live processes of this test's cluster, which Ray names after their actors."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # gone, or a zombie
+            if process.name().startswith("ray::") and f"::{name}" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="module")
