@@ -170,7 +170,7 @@ def test_digest_of_weights_sees_names_types_and_shapes() -> None:
 
 def test_outcome_on_the_screen(calls: list[JudgeTask], tmp_path: Path) -> None:
     outcome = measure(target(tmp_path, examples=100), Silent())
-    assert cells(outcome.table[0]) == ("clean", "90.0 %", "82.6 to 94.5", *[""] * 5)
+    assert cells(outcome.table[0]) == ("clean", "90.0 %", "82.6 to 94.5", *[""] * 7)
     assert screen(outcome).row_count == 4
     assert outcome.metrics()["demo/accuracy/clean"] == 0.9
     assert set("".join(outcome.metrics())) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./")
