@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
@@ -82,7 +83,9 @@ def test_a_trainer_whose_node_is_lost_gets_an_attackers_place(
     def lose(step: int) -> None:
         if step == 4 and len(nodes.there) == 2:
             (where,) = placement_group_table(backend.trainers.place)["bundles_to_node_id"].values()
+            lost = processes("Trainer")
             nodes.remove(next(node for node in large if node.node_id == where))
+            psutil.wait_procs(lost, timeout=60)  # it ends some time after its node, and might be done before
 
     heard = Heard()
     workers = Workers(attackers=3, attacker_cpus=4.25, trainer_cpus=9, deadline=60)
