@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,7 +134,6 @@ class Page(NamedTuple):
     verdicts: list[tuple[str, str]]
     images: list[tuple[str, Markup]]
     script: Markup
-    style: Markup
 
 
 def write_page(made: Comparison, path: Path) -> None:
@@ -161,8 +159,7 @@ def page_of(made: Comparison) -> Page:
         charts=[(chart, _json(chart.figure)) for chart in drawn_charts],
         verdicts=[(side.name, side.diagnosis.verdict) for side in made.sides if side.diagnosis is not None],
         images=[(side.name, grid) for side in made.sides[:GRIDS] for grid in _images(side)],
-        script=_safe(_plotly() + _ours("compare.js")) if drawn_charts else _safe(""),
-        style=_safe(_ours("compare.css")),
+        script=_safe(_plotly()) if drawn_charts else _safe(""),
     )
 
 
@@ -192,11 +189,7 @@ def _json(figure: dict[str, Any]) -> Markup:
 def _safe(text: str) -> Markup:
     from markupsafe import Markup  # noqa: PLC0415 - only where a page is made
 
-    return Markup(text)  # noqa: S704 - a file of ours, Plotly's own script, or JSON with its signs escaped
-
-
-def _ours(name: str) -> str:
-    return (resources.files("orchestrator") / "templates" / name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - Plotly's own script, or JSON with its signs escaped
 
 
 def _plotly() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -227,11 +226,13 @@ def render(page: Page) -> str:
 
 def rendered(template: str, page: Any) -> str:
     """A page in one of our templates, with our style."""
-    from jinja2 import Environment, StrictUndefined  # noqa: PLC0415
-    from markupsafe import Markup  # noqa: PLC0415
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
-    folder = resources.files("orchestrator") / "templates"
-    style = Markup((folder / "report.css").read_text(encoding="utf-8"))  # noqa: S704 - a file of ours
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made = environment.from_string((folder / template).read_text(encoding="utf-8"))
-    return made.render(page=page, style=style)
+    environment = Environment(
+        loader=PackageLoader("orchestrator"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(page=page)
