@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.comparisons import charts
+from orchestrator.comparisons import charts, distributions
 from orchestrator.comparisons.charts import Chart
 from orchestrator.comparisons.pairs import Pair, against_first
 from orchestrator.comparisons.sides import Group, Side, differing, groups, side_of
+from orchestrator.evaluation import PATIENCE
 from orchestrator.evaluations.drawing import pictures
 from orchestrator.evaluations.figures import Share
 from orchestrator.evaluations.outcome import Outcome, percent
+from orchestrator.folders import RunFolder, write_atomically
 from orchestrator.listener import Listener, Silent
 from orchestrator.lookup import find_runs
 from orchestrator.plots import image_grid
 from orchestrator.recipe import Tracking
 from orchestrator.reports import drawn, rendered
+from orchestrator.tracking import Tracker
 
 if TYPE_CHECKING:
     from markupsafe import Markup
     from rich.table import Table
 
 GRIDS = 6  # runs whose images are shown
+CHARTS = (charts.robustness, charts.learning, distributions.convergence, distributions.spectra)
 
 
 class Comparison(NamedTuple):
@@ -138,14 +143,27 @@ class Page(NamedTuple):
 
 def write_page(made: Comparison, path: Path) -> None:
     """Writes the page."""
-    from orchestrator.folders import write_atomically  # noqa: PLC0415
-
     write_atomically(path, rendered("compare.html", page_of(made)).encode())
+
+
+def publish(made: Comparison, page: Path, where: Tracking, listener: Listener = Silent()) -> str:  # noqa: B008
+    """Logs a written page to MLflow, as a run of its own that names those it compares, and returns its address.
+
+    The same comparison made again goes to the same run. Raises ValueError for an address that cannot be.
+    """
+    names = [side.name for side in made.sides]
+    digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    folder = RunFolder(Path(where.folder).resolve() / "comparisons" / digest[:8])
+    with Tracker.open(folder, where, {"runs": names}, listener) as tracker:
+        tracker.title("comparison", " | ".join(names))
+        tracker.artifact(page)
+        tracker.finish("FINISHED", PATIENCE)
+        return tracker.url
 
 
 def page_of(made: Comparison) -> Page:
     """What the page says."""
-    drawn_charts = [*charts.robustness(made.sides), *charts.learning(made.sides)]
+    drawn_charts = [chart for kind in CHARTS for chart in kind(made.sides)]
     against = f"against {made.sides[0].name}, points"
     tables = [
         Shown(title_of(g), ("run", *attacks_of(made, g), "gradients", against), cells(made, g, intervals=True))

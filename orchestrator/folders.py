@@ -90,7 +90,7 @@ class RunFolder:
     @property
     def spectra(self) -> Path:
         """Singular values and eigenvalues of the model's weights, JSON, where a recipe asks for them."""
-        return self.path / "spectra.json"
+        return self.path / "stability" / "spectra.json"
 
     @property
     def evaluations(self) -> Path:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.recipe import Tracking
 
 MLFLOW_ID = re.compile(r"[0-9a-f]{32}")
-WANTED = ("recipe.json", "evaluations")  # artifacts that a comparison needs
+WANTED = ("recipe.json", "evaluations", "convergence", "stability", "diagnoses")  # artifacts that a comparison needs
 MOST = 200  # runs of a query
 
 

@@ -32,6 +32,15 @@ def flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield prefix + key, value if isinstance(value, str) else json.dumps(value)
 
 
+def described(recipe: Mapping[str, Any]) -> str:
+    """A recipe in a line, for lists of runs: "adversarial with pgd (linf 0.3): cnn4 on parquet, seed 0"."""
+    defense = recipe["defense"]
+    attack = defense.get("attack") or {}
+    radius = f" ({attack.get('norm', '')} {attack['eps']:.4g})" if "eps" in attack else ""
+    how = f" with {attack['name']}{radius}" if attack else ""
+    return f"{defense['name']}{how}: {recipe['model']['name']} on {recipe['dataset']['name']}, seed {recipe['seed']}"
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide a result; a package that is missing is left out."""
     found = {"python": platform.python_version()}

@@ -60,6 +60,7 @@ def reproduce(
     with ExitStack() as stack:
         stack.enter_context(open_cluster(cells[0].recipe.workers, listener))
         tracker = stack.enter_context(Tracker.open(folder, tracking, described, listener))
+        tracker.title("study", f"{study.paper}, {budget}: {study.about}")
         cells = [under(cell, _id_of(tracker)) for cell in cells]
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from orchestrator import signals, stability
+from orchestrator import provenance, signals, stability
 from orchestrator.addresses import shareable
 from orchestrator.backend import open_backend, open_cluster
 from orchestrator.checkpoints import Checkpoints
@@ -69,6 +69,7 @@ def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: 
         public = resolve(shareable(recipe))
         write_json(folder.recipe, public)
         with Tracker.open(folder, recipe.tracking, public, listener) as tracker:
+            tracker.title("training", provenance.described(public))
             stage = Stage(recipe, folder, examples, listener, tracker)
             metrics = train_model(stage, stop)
             outcome = conclude(stage, stop)

@@ -41,7 +41,7 @@ def publish(folder: RunFolder, tracker: Tracker) -> None:
     picture = folder.spectra.with_suffix(".png")
     write_atomically(picture, png(spectra(*kept)))
     for path in (folder.spectra, picture):
-        tracker.artifact(path, "stability")
+        tracker.artifact(path, folder.spectra.parent.name)
 
 
 Values = dict[str, NDArray[np.float64]]

@@ -107,6 +107,11 @@ class Tracker:
         self._spool.describe("tag", name(key), value[:LONGEST])
         self._sender.wake()
 
+    def title(self, kind: str, description: str) -> None:
+        """Says what the run is, "training", "study" or "comparison", and in a line or two what is in it."""
+        self.tag("sparring.kind", kind)
+        self.tag("mlflow.note.content", description)  # lists of runs and their pages show it
+
     def artifact(self, path: Path, destination: str = "") -> None:
         """Copies a file or folder to the run's artifacts. It has to stay where it is until it is sent."""
         inside = path.resolve().is_relative_to(self._folder.path.resolve())  # the whole run folder may move

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from algorithms.attacks.pgd import PGD
 from algorithms.defenses.adversarial import Adversarial
+from orchestrator import convergence
 from orchestrator.config import resolve
 from orchestrator.evaluations import figures
 from orchestrator.evaluations.figures import Curve, Row
@@ -81,6 +83,20 @@ def evaluated(run: RunFolder, fallen: Collection[int], examples: int) -> None:
     write_rows(outcome.parquet, rows_of(judged, "PGD-20", EPS))
     write_images(outcome.images, kept)
     outcome.write()
+
+
+def converged(run: RunFolder, epoch: int, conditions: Collection[float]) -> None:
+    """What was measured of the training's attacks after an epoch, counted from 1."""
+    count = len(conditions)
+    columns: dict[str, Any] = {name: np.zeros(count) for name in convergence.SCHEMA.names}
+    columns |= {"epoch": np.full(count, epoch), "fosc": np.array(conditions), "fooled": np.zeros(count, bool)}
+    arrays = [pa.array(columns[field.name]).cast(field.type) for field in convergence.SCHEMA]
+    convergence.write(run, pa.table(arrays, schema=convergence.SCHEMA))
+
+
+def with_spectra(run: RunFolder, **layers: Collection[float]) -> None:
+    """Singular values by layer."""
+    write_json(run.spectra, {"epoch": 0, "singular_values": {k: list(v) for k, v in layers.items()}, "eigenvalues": {}})
 
 
 def minimal(distances: Any) -> Curve:

@@ -12,7 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from orchestrator import comparison
 from orchestrator.recipe import Tracking
-from tests.compared import run_with
+from tests.compared import converged, run_with, with_spectra
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
@@ -25,7 +25,9 @@ pytestmark = [
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("runs")
     for number, name in enumerate(("plain", "robust", "third")):
-        run_with(folder / name, range(20 - 8 * number), seed=number)
+        run = run_with(folder / name, range(20 - 8 * number), seed=number)
+        converged(run, 2, [0.1 * number, 0.2, 0.3])
+        with_spectra(run, fc=[2.0, 1.0 + number])
     made = comparison.compare(["plain", "robust", "third"], Tracking(folder=str(folder)))
     comparison.write_page(made, folder / "page.html")
     return (folder / "page.html").as_uri()
@@ -64,7 +66,7 @@ def becomes(page: Any, condition: str) -> bool:
 
 
 def test_charts_are_drawn_without_a_word_or_a_request(opened: Any, address: str) -> None:
-    assert opened.locator("[data-figure]").count() == opened.locator("[data-figure] .plot-container").count() == 6
+    assert opened.locator("[data-figure]").count() == opened.locator("[data-figure] .plot-container").count() == 8
     assert opened.locator("[data-figure]").first.locator(".scatterlayer .trace").count() == 3
     assert opened.said == []
     assert [url for url in opened.asked if url != address and not url.startswith(("data:", "blob:"))] == []

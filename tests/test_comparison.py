@@ -6,13 +6,15 @@ import json
 import math
 from pathlib import Path
 
+import mlflow
 import pytest
 
-from orchestrator import comparison
+from orchestrator import addresses, comparison
 from orchestrator.comparison import Comparison, compare
+from orchestrator.comparisons import distributions
 from orchestrator.comparisons.pairs import Pair, exact, holm
 from orchestrator.recipe import Tracking
-from tests.compared import EPS, run_with
+from tests.compared import EPS, converged, run_with, with_spectra
 from workers.datasets.parquet import Parquet
 
 GROUP = ("quick", "linf", EPS)
@@ -80,6 +82,38 @@ def test_what_is_missing_or_damaged_is_said(tmp_path: Path) -> None:
     assert made.sides[1].state == "stopped after 10 of 0 steps"
 
 
+def test_distributions_are_drawn_where_runs_have_them(tmp_path: Path) -> None:
+    """Of the last epoch's four conditions the median is the lower of the two in the middle; the layers are ranked."""
+    first, second, neither = (run_with(tmp_path / name, range(5)) for name in ("first", "second", "neither"))
+    converged(first, 1, [9.0, 9.0])
+    converged(first, 2, [0.3, 0.1, 0.4, 0.2])
+    converged(second, 2, [0.0, 0.0])
+    with_spectra(second, fc=[0.5, 2.0, 1.0])
+    made = compare([run.name for run in (first, second, neither)], Tracking(folder=str(tmp_path)))
+    (fosc,) = distributions.convergence(made.sides)
+    assert [(row[0], row[1], row[2]) for row in fosc.rows] == [("first", "4", "0.2"), ("second", "2", "0")]
+    assert max(fosc.figure["data"][0]["x"]) == pytest.approx(0.4, rel=0.05)
+    (spectrum,) = distributions.spectra(made.sides)
+    assert spectrum.title == "Singular values of fc"
+    assert spectrum.rows == [("second", "2", "1", "0.5")]
+    (drawn,) = spectrum.figure["data"]
+    assert (drawn["x"], drawn["y"]) == ([1.0, 2.0, 3.0], [2.0, 1.0, 0.5])
+    assert drawn["line"]["color"] != fosc.figure["data"][0]["line"]["color"]  # a run keeps its colour in every chart
+
+
+def test_damaged_distributions_are_said(tmp_path: Path) -> None:
+    run = run_with(tmp_path / "run", range(5))
+    converged(run, 1, [0.1, 0.2])
+    with_spectra(run, fc=[1.0])
+    (file,) = run.convergence.glob("*.parquet")
+    file.write_bytes(file.read_bytes()[:100])
+    run.spectra.write_text("{")
+    (side,) = compare(["run"], Tracking(folder=str(tmp_path))).sides
+    assert side.fosc is None
+    assert side.spectra == {}
+    assert [problem.startswith("damaged, and left out: ") for problem in side.problems] == [True, True]
+
+
 def test_a_name_that_is_no_run_is_refused(tmp_path: Path) -> None:
     run_with(tmp_path / "whole", range(5))
     with pytest.raises(ValueError, match="runs there: whole"):
@@ -107,3 +141,22 @@ def test_the_terminal_gets_a_table_an_evaluation_and_one_of_differences(made: Co
     tables = comparison.screens(made)
     assert [table.title for table in tables] == ["quick, linf radius 0.3", "What differs between the recipes"]
     assert tables[0].row_count == 4
+
+
+def test_the_page_goes_to_mlflow_as_one_run_however_often(tmp_path: Path) -> None:
+    for number, name in enumerate(("plain", "robust")):
+        run_with(tmp_path / name, range(5 + number))
+    where = Tracking(folder=str(tmp_path))
+    made = compare(["plain", "robust"], where)
+    page, kept = tmp_path / "page.html", tmp_path / "kept"
+    kept.mkdir()
+    for _ in range(2):
+        comparison.write_page(made, page)
+        comparison.publish(made, page, where)
+    client = mlflow.MlflowClient(addresses.resolve(where))
+    (run,) = client.search_runs([client.get_experiment_by_name("sparring").experiment_id])
+    assert run.data.tags["sparring.kind"] == "comparison"
+    assert run.data.tags["mlflow.note.content"] == "plain | robust"
+    assert run.info.status == "FINISHED"
+    copy = client.download_artifacts(run.info.run_id, "page.html", str(kept))
+    assert Path(copy).read_bytes() == page.read_bytes()

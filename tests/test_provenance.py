@@ -100,3 +100,11 @@ def test_leaves_of_a_recipe_have_dotted_names() -> None:
         "milestones": "[1, 2]",
         "average": "null",
     }
+
+
+def test_a_recipe_in_a_line() -> None:
+    recipe = {"defense": {"name": "adversarial", "attack": {"name": "pgd", "norm": "linf", "eps": 0.3}}}
+    recipe |= {"model": {"name": "cnn4"}, "dataset": {"name": "digits"}}
+    assert provenance.described(recipe | {"seed": 2}) == "adversarial with pgd (linf 0.3): cnn4 on digits, seed 2"
+    plain = recipe | {"defense": {"name": "standard"}, "seed": 0}
+    assert provenance.described(plain) == "standard: cnn4 on digits, seed 0"

@@ -21,7 +21,8 @@ def run(
     page: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("comparison.html"),
     folder: Annotated[str, typer.Option(help="Of the runs.")] = "runs",
     uri: Annotated[str, typer.Option(help="Of MLflow; empty: MLFLOW_TRACKING_URI, or the file in the folder.")] = "",
-    experiment: Annotated[str, typer.Option(help="In MLflow, for queries.")] = "sparring",
+    experiment: Annotated[str, typer.Option(help="In MLflow, of the runs and of the comparison.")] = "sparring",
+    log: Annotated[bool, typer.Option(help="Whether the page goes to MLflow, as a run of its own.")] = True,
 ) -> None:
     """Shows runs side by side: what differs, which is better on the same examples, at what cost. Writes one page."""
     from orchestrator import comparison  # noqa: PLC0415 - torch takes a second
@@ -33,13 +34,16 @@ def run(
     with terminal.progress() as listener:
         made = comparison.compare(runs, where, listener)
         comparison.write_page(made, page)
+        address = comparison.publish(made, page, where, listener) if log else ""
     for table in comparison.screens(made):
         terminal.show(table)
     for side in made.sides:
         for problem in side.problems:
             terminal.say(f"{side.name}: {problem}")
-    terminal.say(f"page  {nearby(page.resolve())}")
-    terminal.result(plain(made, page))
+    terminal.say(f"page    {nearby(page.resolve())}")
+    if address:
+        terminal.say(f"MLflow  {address}")
+    terminal.result(plain(made, page) | {"mlflow": address})
 
 
 def plain(made: Comparison, page: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Chart(NamedTuple):
     title: str
     figure: dict[str, Any]  # Plotly's JSON
     headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
 
 
 def robustness(sides: Sequence[Side]) -> list[Chart]:
@@ -45,9 +45,9 @@ def robustness(sides: Sequence[Side]) -> list[Chart]:
                     (side.name, curve.attack, f"{point.eps:.4g}", f"{100 * point.accuracy.value:.1f}")
                     for point in curve.points[:: max(1, len(curve.points) // 12)]
                 ]
-        figure = _figure(lines, UNITS[norm], "robust accuracy (%)")
-        figure["layout"]["yaxis"]["range"] = [0, 100]
-        charts.append(Chart(f"Robust accuracy, {norm}", figure, ("run", "attack", "radius", "accuracy (%)"), rows))
+        drawn = figure(lines, UNITS[norm], "robust accuracy (%)")
+        drawn["layout"]["yaxis"]["range"] = [0, 100]
+        charts.append(Chart(f"Robust accuracy, {norm}", drawn, ("run", "attack", "radius", "accuracy (%)"), rows))
     return charts
 
 
@@ -63,23 +63,23 @@ def learning(sides: Sequence[Side]) -> list[Chart]:
         rows: list[tuple[str, ...]] = []
         for number, side, series in known:
             points = [(x, 100 * y if share else y) for x, y in thinned(series, POINTS)]
-            lines.append(_line(side.name, points, number))
+            lines.append(line(side.name, points, number))
             rows.append((side.name, f"{points[0][1]:.4g}", f"{points[-1][1]:.4g}", f"{points[-1][0]:,.0f}"))
-        figure = _figure(lines, "updates", unit)
-        charts.append(Chart(title[0].upper() + title[1:], figure, ("run", "first", "last", "updates"), rows))
+        headings = ("run", "first", "last", "updates")
+        charts.append(Chart(title[0].upper() + title[1:], figure(lines, "updates", unit), headings, rows))
     return charts
 
 
 def _curve(side: Side, curve: Curve, number: int) -> dict[str, Any]:
     points = [(point.eps, 100 * point.accuracy.value) for point in curve.points]
-    line = _line(f"{side.name}, {curve.attack}", points, number)
+    drawn = line(f"{side.name}, {curve.attack}", points, number)
     if curve.steps:
-        line["line"]["shape"] = "hv"
-        line["mode"] = "lines"
-    return line
+        drawn["line"]["shape"] = "hv"
+        drawn["mode"] = "lines"
+    return drawn
 
 
-def _line(name: str, points: Sequence[tuple[float, float]], number: int) -> dict[str, Any]:
+def line(name: str, points: Sequence[tuple[float, float]], number: int) -> dict[str, Any]:
     """A line that differs from the others in colour, dash and symbol."""
     colour = COLOURS[number % len(COLOURS)]
     return {
@@ -94,7 +94,7 @@ def _line(name: str, points: Sequence[tuple[float, float]], number: int) -> dict
     }
 
 
-def _figure(lines: list[dict[str, Any]], across: str, up: str) -> dict[str, Any]:
+def figure(lines: list[dict[str, Any]], across: str, up: str) -> dict[str, Any]:
     """Lines with their axes; colours of text and grid come from the page."""
     layout = {
         "xaxis": {"title": {"text": across}, "rangemode": "tozero", "automargin": True},

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
-from orchestrator import provenance
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator import convergence, provenance, stability
 from orchestrator.diagnoses.outcome import Diagnosis
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.folders import RunFolder
@@ -13,6 +17,8 @@ from orchestrator.history import Series, history
 from orchestrator.status import status
 
 IDLE = ("name", "tracking", "workers.attackers", "workers.address", "workers.backend")  # no figure depends on these
+Values = NDArray[np.float64]
+Read = TypeVar("Read")
 Group = tuple[str, str, float]  # suite, norm, radius: what makes evaluations comparable
 
 
@@ -25,6 +31,8 @@ class Side(NamedTuple):
     recipe: dict[str, str]  # dotted keys
     outcomes: dict[Group, Outcome]  # the newest of each kind
     series: dict[str, Series]
+    fosc: Values | None  # of the examples that were measured after the last epoch
+    spectra: dict[str, Values]  # singular values by layer
     diagnosis: Diagnosis | None  # the newest
     problems: tuple[str, ...]  # what is missing or cannot be read, and the remedy
 
@@ -52,6 +60,8 @@ def side_of(folder: RunFolder) -> Side:
         _recipe(folder, problems),
         outcomes,
         history(folder).series,
+        _undamaged(_fosc, folder, None, problems),
+        _undamaged(_spectra, folder, {}, problems),
         diagnoses[0] if diagnoses else None,
         tuple(problems),
     )
@@ -72,6 +82,28 @@ def _outcomes(folder: RunFolder, problems: list[str]) -> dict[Group, Outcome]:
         else:
             found.setdefault((outcome.suite, outcome.norm, outcome.eps), outcome)
     return found
+
+
+def _undamaged(read: Callable[[RunFolder], Read], folder: RunFolder, otherwise: Read, problems: list[str]) -> Read:
+    """What `read` finds; where it finds something damaged, that is noted."""
+    try:
+        return read(folder)
+    except (OSError, ValueError, KeyError) as error:
+        problems.append(f"damaged, and left out: {error}")
+        return otherwise
+
+
+def _fosc(folder: RunFolder) -> Values | None:
+    measured = convergence.read(folder)
+    if not measured:
+        return None
+    values: Values = measured[max(measured)]["fosc"].to_numpy().copy()
+    return values
+
+
+def _spectra(folder: RunFolder) -> dict[str, Values]:
+    kept = stability.spectra_in(folder)
+    return {} if kept is None else kept[0]
 
 
 def _recipe(folder: RunFolder, problems: list[str]) -> dict[str, str]:
