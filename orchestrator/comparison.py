@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestrator import provenance
 from orchestrator.comparisons import charts, distributions
 from orchestrator.comparisons.charts import Chart
 from orchestrator.comparisons.pairs import Pair, against_first
@@ -17,9 +18,9 @@ from orchestrator.evaluations.drawing import pictures
 from orchestrator.evaluations.figures import Share
 from orchestrator.evaluations.outcome import Outcome, percent
 from orchestrator.folders import RunFolder, write_atomically
+from orchestrator.image_plots import image_grid
 from orchestrator.listener import Listener, Silent
 from orchestrator.lookup import find_runs
-from orchestrator.plots import image_grid
 from orchestrator.recipe import Tracking
 from orchestrator.reports import drawn, rendered
 from orchestrator.tracking import Tracker
@@ -155,7 +156,7 @@ def publish(made: Comparison, page: Path, where: Tracking, listener: Listener = 
     digest = hashlib.sha256(json.dumps(names).encode()).hexdigest()
     folder = RunFolder(Path(where.folder).resolve() / "comparisons" / digest[:8])
     with Tracker.open(folder, where, {"runs": names}, listener) as tracker:
-        tracker.title("comparison", " | ".join(names))
+        tracker.tags(provenance.title("comparison", " | ".join(names)))
         tracker.artifact(page)
         tracker.finish("FINISHED", PATIENCE)
         return tracker.url

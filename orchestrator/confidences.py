@@ -18,9 +18,9 @@ from algorithms.attacks.high_confidence import HighConfidence
 from algorithms.gradients import predict
 from algorithms.search import search
 from algorithms.tensors import Images, Labels
-from orchestrator.distance_plots import Line, grid
 from orchestrator.evaluations.targets import find, network_of
 from orchestrator.folders import write_atomically
+from orchestrator.image_plots import Picture, grid
 from orchestrator.plots import png
 from workers.cache import Split, open_split
 
@@ -87,8 +87,9 @@ def attacked(model: nn.Module, x: Images, y: Labels, level: float) -> Images:
     return search(HighConfidence(probability=level), model, x, y, rng=rng).x_adv
 
 
-def _line(title: str, model: nn.Module, x: Images, split: Split) -> Line:
+def _line(title: str, model: nn.Module, x: Images, split: Split) -> tuple[str, list[Picture]]:
     with torch.no_grad():
         sure, predicted = predict(model, x).softmax(1).max(1)
-    captions = [f"{split.classes[int(c)]} {100 * float(s):.0f} %" for c, s in zip(predicted, sure, strict=True)]
-    return Line(title, x.numpy(), captions)
+    names = [split.classes[int(c)] for c in predicted]
+    said = zip(x.numpy(), names, sure, strict=True)
+    return title, [Picture(image, f"{name} {100 * float(share):.0f} %") for image, name, share in said]

@@ -1,6 +1,6 @@
-"""Plots of how far adversarial images are: distributions, paths over a setting, images by confidence.
+"""Plots of how far adversarial images are: distributions, and paths over a setting.
 
-As in Matyasko 2021 (https://doi.org/10.32657/10356/143316): Figure 3.6; Figures 3.4 and 3.5; Figures 4.2 and 4.4.
+As in Matyasko 2021 (https://doi.org/10.32657/10356/143316): Figure 3.6; Figures 3.4 and 3.5.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.plots import COLOURS, INK, MARKERS, blank, finish, literal, show
+from orchestrator.plots import COLOURS, MARKERS, blank, finish, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,14 +27,6 @@ class Step(NamedTuple):
     value: float
     errors: Sequence[float]  # shares of the test part, clean
     relative: Sequence[float]  # mean relative norms
-
-
-class Line(NamedTuple):
-    """A line of pictures, each (channels, height, width) in [0, 1], with what the model says above it."""
-
-    title: str
-    pictures: NDArray[np.float32]
-    captions: Sequence[str]
 
 
 def distribution(samples: Mapping[str, Numbers]) -> Figure:
@@ -76,21 +68,6 @@ def path(steps: Sequence[Step], setting: str) -> Figure:
         axes.set_xlabel(literal(setting))
         axes.set_ylabel(name)
         finish(axes)
-    return figure
-
-
-def grid(lines: Sequence[Line]) -> Figure:
-    """Lines of pictures below each other."""
-    count = max(len(line.pictures) for line in lines)
-    figure = blank(1.25 * count + 1.1, 1.6 * len(lines))
-    places = figure.add_gridspec(len(lines), count)
-    for row, line in enumerate(lines):
-        for column, (picture, caption) in enumerate(zip(line.pictures, line.captions, strict=True)):
-            axes = figure.add_subplot(places[row, column])
-            show(axes, picture, signed=False)
-            axes.set_title(literal(caption), fontsize=8, color=INK)
-            if column == 0:
-                axes.set_ylabel(literal(line.title), fontsize=9, color=INK)
     return figure
 
 

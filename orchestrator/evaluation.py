@@ -51,9 +51,9 @@ def evaluate(
     evaluation, workers = asked or found.recipe.evaluation, workers or found.recipe.workers
     recipe = dataclasses.replace(found.recipe, evaluation=evaluation, workers=workers)
     outcome = measure(found._replace(recipe=recipe), listener)
+    write_report(found.folder)
     if found.folder.records.is_dir():
         _tell(found, outcome, listener)
-    write_report(found.folder)
     return outcome
 
 
@@ -68,7 +68,7 @@ def publish(folder: RunFolder, outcome: Outcome, tracker: Tracker) -> None:
         *sorted(outcome.folder.glob("*.png")),
     ):
         tracker.artifact(path, place)
-    tracker.artifact(write_report(folder))
+    tracker.artifact(folder.report)
 
 
 def _tell(found: Target, outcome: Outcome, listener: Listener) -> None:

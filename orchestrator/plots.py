@@ -11,7 +11,7 @@ import html
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#333333"  # text, axes and grid; a page replaces it by the colour of its own text
-MARKS = {True: "✓", False: "✗"}
 UNITS = {
     "linf": "radius ε in the l∞ norm (pixels are in [0, 1])",
     "l2": "radius ε in the l2 norm (pixels are in [0, 1])",
@@ -33,16 +32,6 @@ UNITS = {
     "l0": "radius ε in the l0 norm (entries changed)",
     "wasserstein": "radius ε of the Wasserstein ball (cost per unit of mass)",
 }
-
-
-class Example(NamedTuple):
-    """An image, what an attack made of it, and what the model says to both."""
-
-    clean: NDArray[np.float32]  # (channels, height, width) in [0, 1]
-    adversarial: NDArray[np.float32]
-    label: str
-    predicted: str
-    predicted_adv: str
 
 
 def robust_accuracy(curves: Sequence[Curve], marked: tuple[str, float] | None = None) -> Figure:
@@ -79,23 +68,6 @@ def measures(curves: Sequence[Curve]) -> Figure:
         else:
             axes.set_ylim(0, 100 if place == 0 else None)
         finish(axes)
-    return figure
-
-
-def image_grid(examples: Sequence[Example], title: str = "") -> Figure:
-    """A column an example: the clean image, the perturbation made visible, the adversarial image."""
-    count = max(1, len(examples))
-    figure = blank(1.25 * count + 1.1, 4.5)
-    grid = figure.add_gridspec(3, count)
-    for column, example in enumerate(examples):
-        for row, (picture, caption, right) in enumerate(_pictures(example)):
-            axes = figure.add_subplot(grid[row, column])
-            show(axes, picture, signed=row == 1)
-            axes.set_title(literal(caption), fontsize=8, color=INK if right else COLOURS[1])
-            if column == 0:
-                axes.set_ylabel(("clean", "perturbation", "adversarial")[row], fontsize=9, color=INK)
-    if title:
-        figure.suptitle(literal(title), fontsize=10, color=INK)
     return figure
 
 
@@ -238,27 +210,3 @@ def finish(axes: Axes) -> None:
     axes.yaxis.label.set_color(INK)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
-
-
-def _pictures(example: Example) -> list[tuple[NDArray[np.float32], str, bool]]:
-    """The three images of a column, each with its caption, and whether what the model says there is right."""
-    delta = example.adversarial - example.clean
-    largest = float(np.abs(delta).max())
-    visible = 0.5 + 0.5 * delta / largest if largest else np.full_like(delta, 0.5)
-    before, after = example.predicted == example.label, example.predicted_adv == example.label
-    return [
-        (example.clean, f"{example.predicted} {MARKS[before]}", before),
-        (visible, f"up to {largest:.3g}" if largest else "none", True),
-        (example.adversarial, f"{example.predicted_adv} {MARKS[after]}", after),
-    ]
-
-
-def show(axes: Axes, picture: NDArray[np.float32], *, signed: bool) -> None:
-    """One image without ticks; a single channel in grey, or if `signed` in blue (darker) and red (brighter)."""
-    image: Any = picture[0] if len(picture) == 1 else np.moveaxis(picture[:3], 0, -1)
-    axes.imshow(image, cmap="RdBu_r" if signed else "gray", vmin=0, vmax=1, interpolation="none")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-        spine.set_alpha(0.3)

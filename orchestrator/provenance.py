@@ -41,6 +41,11 @@ def described(recipe: Mapping[str, Any]) -> str:
     return f"{defense['name']}{how}: {recipe['model']['name']} on {recipe['dataset']['name']}, seed {recipe['seed']}"
 
 
+def title(kind: str, description: str) -> dict[str, str]:
+    """What a run is ("training", "study" or "comparison") and what is in it, as tags that MLflow's lists show."""
+    return {"sparring.kind": kind, "mlflow.note.content": description}
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that decide a result; a package that is missing is left out."""
     found = {"python": platform.python_version()}

@@ -21,7 +21,8 @@ from orchestrator.evaluations.drawing import measured, pictures
 from orchestrator.evaluations.outcome import Outcome, grid, percent
 from orchestrator.folders import RunFolder, write_atomically
 from orchestrator.history import History, Series, history, thinned
-from orchestrator.plots import image_grid, measures, robust_accuracy, spectra, stability_curves, svg, training_curves
+from orchestrator.image_plots import image_grid
+from orchestrator.plots import measures, robust_accuracy, spectra, stability_curves, svg, training_curves
 from orchestrator.recipe import Recipe
 from orchestrator.stability import PREFIX, spectra_in
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator import several, tables
+from orchestrator import provenance, several, tables
 from orchestrator.backend import open_cluster
 from orchestrator.config import resolve
 from orchestrator.evaluation import evaluate
@@ -60,7 +60,7 @@ def reproduce(
     with ExitStack() as stack:
         stack.enter_context(open_cluster(cells[0].recipe.workers, listener))
         tracker = stack.enter_context(Tracker.open(folder, tracking, described, listener))
-        tracker.title("study", f"{study.paper}, {budget}: {study.about}")
+        tracker.tags(provenance.title("study", f"{study.paper}, {budget}: {study.about}"))
         cells = [under(cell, _id_of(tracker)) for cell in cells]
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))

@@ -25,6 +25,7 @@ from orchestrator.loop import Loop
 from orchestrator.plan import digest_of, work_of
 from orchestrator.recipe import Recipe, Tracking
 from orchestrator.recorder import STAGE, Recorder
+from orchestrator.reports import write_report
 from orchestrator.tracking import Tracker
 from orchestrator.weights import load_model, load_weights, save_weights
 from workers import runtime, schedule
@@ -69,7 +70,7 @@ def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: 
         public = resolve(shareable(recipe))
         write_json(folder.recipe, public)
         with Tracker.open(folder, recipe.tracking, public, listener) as tracker:
-            tracker.title("training", provenance.described(public))
+            tracker.tags(provenance.title("training", provenance.described(public)))
             stage = Stage(recipe, folder, examples, listener, tracker)
             metrics = train_model(stage, stop)
             outcome = conclude(stage, stop)
@@ -146,5 +147,6 @@ def conclude(stage: Stage, stop: Callable[[], bool]) -> Outcome:
     outcome = measure(Target(folder, recipe, load_weights(folder)), listener, stop)
     for path in write_plots(folder):
         tracker.artifact(path, folder.convergence.name)
+    write_report(folder)
     publish(folder, outcome, tracker)
     return outcome

@@ -67,12 +67,11 @@ class Tracker:
         """Begins or continues the run of a folder, and records its resolved recipe, package versions and git state."""
         tracker = cls(folder, tracking, listener)
         tracker._spool.append("status", {"status": "RUNNING", "time": milliseconds()})
-        for key, value in {"sparring.name": folder.name, **provenance.tags()}.items():
-            tracker.tag(key, value)
+        tracker.tags({"sparring.name": folder.name, **provenance.tags()})
         for key, value in provenance.flat(recipe):
             tracker._spool.describe("param", name(key), value[:LONGEST])
         if tracking.parent:
-            tracker.tag("mlflow.parentRunId", tracking.parent)
+            tracker.tags({"mlflow.parentRunId": tracking.parent})
         if folder.recipe.is_file():
             tracker.artifact(folder.recipe)
         return tracker
@@ -102,15 +101,11 @@ class Tracker:
         if self._spool.metrics(axis, step, values):
             self._sender.wake()
 
-    def tag(self, key: str, value: str) -> None:
-        """Sets a tag of the run."""
-        self._spool.describe("tag", name(key), value[:LONGEST])
+    def tags(self, tags: Mapping[str, str]) -> None:
+        """Sets tags of the run."""
+        for key, value in tags.items():
+            self._spool.describe("tag", name(key), value[:LONGEST])
         self._sender.wake()
-
-    def title(self, kind: str, description: str) -> None:
-        """Says what the run is, "training", "study" or "comparison", and in a line or two what is in it."""
-        self.tag("sparring.kind", kind)
-        self.tag("mlflow.note.content", description)  # lists of runs and their pages show it
 
     def artifact(self, path: Path, destination: str = "") -> None:
         """Copies a file or folder to the run's artifacts. It has to stay where it is until it is sent."""

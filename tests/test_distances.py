@@ -19,6 +19,7 @@ from orchestrator.config import resolve
 from orchestrator.evaluation import evaluate
 from orchestrator.evaluations.drawing import figures_of, relative_norms
 from orchestrator.folders import RunFolder, write_atomically, write_json
+from orchestrator.image_plots import Picture, grid
 from orchestrator.recipe import Evaluation, Recipe, Workers
 from orchestrator.weights import fresh_model
 from tests.networks import Affine
@@ -94,14 +95,14 @@ def test_runs_become_a_path_and_an_evaluation_shows_how_distances_are_spread(run
 
 
 def test_each_class_becomes_each_other(runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[distance_plots.Line] = []
-    monkeypatch.setattr(confidences, "grid", lambda given: [lines.extend(given), distance_plots.grid(given)][1])
+    lines: list[tuple[str, list[Picture]]] = []
+    monkeypatch.setattr(confidences, "grid", lambda given: [lines.extend(given), grid(given)][1])
     place = confidences.confidences(runs[1].path, (0.5, 0.3), 4, classes=True)
     assert place.name == "classes.png"
-    assert [line.title for line in lines] == ["0", "1", "2", "3"]
-    for own, line in enumerate(lines):
-        assert [caption.split()[0] for caption in line.captions] == ["0", "1", "2", "3"]
-        sure = [int(caption.split()[1]) for caption in line.captions]
+    assert [name for name, _ in lines] == ["0", "1", "2", "3"]
+    for own, (_, pictures) in enumerate(lines):
+        assert [picture.caption.split()[0] for picture in pictures] == ["0", "1", "2", "3"]
+        sure = [int(picture.caption.split()[1]) for picture in pictures]
         assert all(value >= 30 for place, value in enumerate(sure) if place != own)
 
 

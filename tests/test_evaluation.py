@@ -25,6 +25,7 @@ from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.listener import Silent
 from orchestrator.recipe import Evaluation, Recipe, Workers
+from orchestrator.reports import write_report
 from orchestrator.weights import fresh_model
 from tests.linear import EPS, Points, W, falls_at, gaps, target, watch
 from workers.judge import JudgeTask
@@ -220,6 +221,7 @@ def test_an_evaluation_is_published(calls: list[JudgeTask], tmp_path: Path) -> N
     write_json(run.recipe, resolve(recipe))
     outcome = measure(Target(run, recipe, fresh_model(recipe).state_dict()), Silent())
     told = Told()
+    write_report(run)
     evaluation.publish(run, outcome, told)  # type: ignore[arg-type]
     place = f"evaluations/{outcome.folder.name}"
     assert {("examples.parquet", place), ("outcome.json", place), ("report.html", "")} <= set(told.files)

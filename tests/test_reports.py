@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from algorithms.attacks.pgd import PGD
 from algorithms.defenses.adversarial import Adversarial
-from orchestrator import plots, reports
+from orchestrator import image_plots, plots, reports
 from orchestrator.config import resolve
 from orchestrator.evaluations import figures
 from orchestrator.evaluations.figures import Curve, Point, Row, Share
@@ -64,13 +64,13 @@ def test_training_curves_put_losses_left_and_accuracies_right() -> None:
     assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("updates", "loss", "accuracy (%)")
 
 
-def examples(channels: int, count: int = 3) -> list[plots.Example]:
+def examples(channels: int, count: int = 3) -> list[image_plots.Example]:
     generator = np.random.default_rng(0)
     clean = generator.random((count, channels, 4, 4), np.float32)
     adversarial = (clean + 0.1 * generator.uniform(-1, 1, clean.shape)).clip(0, 1).astype(np.float32)
     adversarial[-1] = clean[-1]
     return [
-        plots.Example(c, a, "7", "7", "7" if i else "1")
+        image_plots.Example(c, a, "7", "7", "7" if i else "1")
         for i, (c, a) in enumerate(zip(clean, adversarial, strict=True))
     ]
 
@@ -78,16 +78,17 @@ def examples(channels: int, count: int = 3) -> list[plots.Example]:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_image_grid_shows_clean_perturbation_and_adversarial(channels: int) -> None:
     given = examples(channels)
-    axes = plots.image_grid(given, "title").axes
-    assert len(axes) == 9
-    shown = [np.asarray(a.images[0].get_array()) for a in axes[:3]]
+    (axes,) = image_plots.image_grid(given, "title").axes
+    assert len(axes.images) == 9
+    shown = [np.asarray(image.get_array()) for image in axes.images[::3]]
     clean, delta, adversarial = (picture.reshape(4, 4, channels) for picture in shown)
     np.testing.assert_array_equal(clean, np.moveaxis(given[0].clean, 0, -1))
     np.testing.assert_array_equal(adversarial, np.moveaxis(given[0].adversarial, 0, -1))
     change = np.moveaxis(given[0].adversarial - given[0].clean, 0, -1)
     np.testing.assert_allclose((delta - 0.5) * 2 * np.abs(change).max(), change, atol=1e-6)
-    assert [a.get_title() for a in axes[:3]] == ["7 ✓", f"up to {np.abs(change).max():.3g}", "1 ✗"]
-    assert [a.get_title() for a in axes[6:]] == ["7 ✓", "none", "7 ✓"]
+    captions = [text.get_text() for text in axes.texts]
+    assert captions[1::4] == ["7 \u2713", f"up to {np.abs(change).max():.3g}", "1 \u2717"]
+    assert captions[3::4] == ["7 \u2713", "none", "7 \u2713"]
 
 
 def test_files_are_whole_and_repeat() -> None:
@@ -110,7 +111,7 @@ def test_dollar_signs_are_no_formulas() -> None:
     curve = dataclasses.replace(CURVES[0], attack=odd)
     assert odd in plots.svg(plots.robust_accuracy([curve]), "a")
     named = [example._replace(predicted=odd) for example in examples(1, 2)]
-    assert odd in plots.svg(plots.image_grid(named, odd), "b")
+    assert odd in plots.svg(image_plots.image_grid(named, odd), "b")
     assert odd in plots.svg(plots.training_curves({odd: [(1, 1.0)]}), "c")
 
 

@@ -14,7 +14,8 @@ from orchestrator.evaluations.figures import Curve
 from orchestrator.evaluations.outcome import Outcome
 from orchestrator.evaluations.parts import read_images
 from orchestrator.fosc_plots import ways
-from orchestrator.plots import Example, image_grid, measures, robust_accuracy
+from orchestrator.image_plots import Example, image_grid
+from orchestrator.plots import measures, robust_accuracy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
