@@ -61,7 +61,8 @@ def reproduce(
         stack.enter_context(open_cluster(cells[0].recipe.workers, listener))
         tracker = stack.enter_context(Tracker.open(folder, tracking, described, listener))
         tracker.tags(provenance.title("study", f"{study.paper}, {budget}: {study.about}"))
-        cells = [under(cell, _id_of(tracker)) for cell in cells]
+        parent, first = _id_of(tracker), _first(study, chosen.examples)
+        cells = [under(cell, parent, first or cell.recipe.evaluation) for cell in cells]
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))
         tasks = [Task(runs[key], _asked(study, key[1], runs, chosen.examples)) for key in keys]
@@ -84,10 +85,11 @@ Figures = dict[str, dict[str, list[float]]]  # by evaluation, or "training", and
 Key = tuple[str, int]
 
 
-def under(cell: Cell, parent: str) -> Cell:
-    """The cell, its run shown in MLflow under the study's."""
+def under(cell: Cell, parent: str, evaluation: Evaluation) -> Cell:
+    """The cell, its run shown in MLflow under the study's, and at its end evaluated as the study wants it."""
     tracking = dataclasses.replace(cell.recipe.tracking, parent=parent)
-    return dataclasses.replace(cell, recipe=dataclasses.replace(cell.recipe, tracking=tracking))
+    recipe = dataclasses.replace(cell.recipe, tracking=tracking, evaluation=evaluation)
+    return dataclasses.replace(cell, recipe=recipe)
 
 
 def _id_of(tracker: Tracker) -> str:
@@ -98,13 +100,23 @@ def _id_of(tracker: Tracker) -> str:
     return tracker.run_id
 
 
+def _first(study: Study, most: int) -> Evaluation | None:
+    """The study's first evaluation that needs no other model: each run's own, so that none is made for nothing."""
+    alone = (evaluation for evaluation in study.evaluations.values() if not evaluation.surrogate)
+    return next((_limited(evaluation, most) for evaluation in alone), None)
+
+
+def _limited(evaluation: Evaluation, most: int) -> Evaluation:
+    """The evaluation of as many examples at most; 0: of all."""
+    return dataclasses.replace(evaluation, examples=min(filter(None, (most, evaluation.examples)), default=0))
+
+
 def _asked(study: Study, seed: int, runs: dict[Key, str], most: int) -> dict[str, Evaluation]:
     """The study's evaluations for a model; a surrogate that is called like a row is that row's model."""
     asked = {}
     for name, evaluation in study.evaluations.items():
         other = Path(runs.get((evaluation.surrogate, seed), evaluation.surrogate)).name
-        count = min(filter(None, (most, evaluation.examples)), default=0)
-        asked[name] = dataclasses.replace(evaluation, surrogate=other, examples=count)
+        asked[name] = dataclasses.replace(_limited(evaluation, most), surrogate=other)
     return asked
 
 

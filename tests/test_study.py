@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator import several, tables
-from orchestrator.catalogue import HOME
 from orchestrator.config import RecipeError
 from orchestrator.folders import RunFolder
 from orchestrator.listener import Listener, Silent
 from orchestrator.reproduction import reproduce
-from orchestrator.study import BUDGETS, cells_of, load_study
+from orchestrator.study import cells_of, load_study
 from orchestrator.tables import Entry
-
-STUDIES = sorted((HOME / "studies").glob("*.toml"))
 
 SMALL = """
 about = "Two small networks."
@@ -142,6 +139,7 @@ def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch:
     assert tables.screen(made).row_count == 2
     trained = {name: RunFolder(tmp_path / "runs" / name) for names in made.runs.values() for name in names}
     assert len(trained) == 2
+    assert [len(list(run.evaluations.iterdir())) for run in trained.values()] == [2, 2]  # nothing but the study's own
     weights = {name: run.model.stat().st_mtime_ns for name, run in trained.items()}
     again = reproduce(small, "smoke")
     assert again.entries == made.entries
@@ -156,11 +154,3 @@ def test_two_at_a_time_find_the_same_in_the_same_order() -> None:
     numbers = [3, 1, 2]
     assert several.each("squares", square, numbers, 1, Silent()) == [9, 1, 4]
     assert several.each("squares", square, numbers, 2, Silent()) == [9, 1, 4]
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_budget_of_every_study_has_recipes_that_can_be(path: Path) -> None:
-    study = load_study(path)
-    assert set(study.budgets) == set(BUDGETS)
-    for budget in study.budgets.values():
-        assert len(cells_of(study, path, budget)) == len(study.rows) * len(budget.seeds)

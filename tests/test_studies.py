@@ -1,0 +1,40 @@
+"""The studies that are shipped: every budget has recipes that can be, and the smallest one runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestrator import reproduction
+from orchestrator.catalogue import HOME
+from orchestrator.reproduction import reproduce
+from orchestrator.study import BUDGETS, cells_of, load_study
+
+STUDIES = sorted((HOME / "studies").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_budget_of_every_study_has_recipes_that_can_be(path: Path) -> None:
+    study = load_study(path)
+    assert set(study.budgets) == set(BUDGETS)
+    for budget in study.budgets.values():
+        assert len(cells_of(study, path, budget)) == len(study.rows) * len(budget.seeds)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its smallest budget, for the first and the last of its models: training, evaluations, the table with figures."""
+    whole = load_study(path)
+    models = [whole.rows[0], whole.rows[-1]]
+    for evaluation in whole.evaluations.values():  # a surrogate that is a row is trained too
+        models += [row for row in whole.rows if row.title == evaluation.surrogate and row not in models]
+    monkeypatch.setattr(reproduction, "load_study", lambda _: dataclasses.replace(whole, rows=tuple(models)))
+    made = reproduce(path, "smoke", (f"tracking.folder={tmp_path}",))
+    for model in models:
+        found = {column.title: made.entries[model.title][column.title].ours for column in whole.columns}
+        assert np.isfinite([value for values in found.values() for value in values]).all()
+        missing = [title for title, values in found.items() if not values]
+        assert all("rho" in title for title in missing)  # a mean over examples that are right, and there may be none
