@@ -24,7 +24,7 @@ help:
 	@echo "make demo      trains a plain and a robust classifier of digits, and attacks both"
 	@echo "make test      style, types, layers and tests"
 	@echo "make lint      style, types and layers alone"
-	@echo "make bench     what an attack's step and a training's step cost over the bare passes"
+	@echo "make bench     what attacks, trainings, updates, data and start-up cost, over the least they can; bench.json"
 	@echo "make peers     our attacks against other libraries', which it installs: a quarter of an hour"
 	@echo "make docs      the documentation, into site/"
 	@echo "make clean     removes what make has made, but no runs"
@@ -45,7 +45,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadscope --no-loadscope-reorder
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --json bench.json
 
 # Two of the libraries ask for packages that cannot be had any more, and work without them: benchmarks/rivals.py.
 peers: $(VENV)/.installed-peers

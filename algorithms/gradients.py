@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from algorithms.tensors import Images, Logits, PerRow
 
 def dtype_of(model: nn.Module) -> torch.dtype:
     """The floating type that the model computes in: that of its first parameter or buffer, else float32."""
-    floating = (t.dtype for t in (*model.parameters(), *model.buffers()) if t.is_floating_point())
+    floating = (t.dtype for t in chain(model.parameters(), model.buffers()) if t.is_floating_point())
     return next(floating, torch.float32)
 
 

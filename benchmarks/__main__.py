@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 HERE = Path(__file__).parent
-HELPERS = ("__init__", "__main__", "contests", "measuring", "rivals")
+HELPERS = ("__init__", "__main__", "contests", "data", "measuring", "rivals")
 ON_REQUEST = ("peers",)  # run where it is named: it needs other packages, and many minutes
 
 
@@ -36,7 +36,7 @@ def main() -> None:
         found[name] = [row.plain() for row in rows]
         for row in rows:
             times = f"{row.ratio:6.3f} of {row.against:34} ({row.low:.3f} to {row.high:.3f})"
-            print(f"{row.what:44} {times}  {row.note}".rstrip(), flush=True)
+            print(f"{row.what:44} {times} {row.seconds:8.3g} s  {row.note}".rstrip(), flush=True)
     if chosen.json:
         chosen.json.write_text(json.dumps({"machine": machine, "benchmarks": found}, indent=2) + "\n")
 

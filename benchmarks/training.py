@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from algorithms.defenses.adversarial import Adversarial
 from algorithms.models.cnn4 import Cnn4
 from algorithms.updates.sgd import SGD
 from benchmarks.attack_floor import bare_loop
+from benchmarks.data import images
 from benchmarks.measuring import CPU, WALL, Row, compare
 from orchestrator.backend import Backend, Inline, open_backend
 from orchestrator.checkpoints import Checkpoints
@@ -23,19 +25,22 @@ from orchestrator.loop import Loop
 from orchestrator.recipe import Workers
 from workers.augmentation import Augmentation
 from workers.cache import open_split
+from workers.datasets import Dataset
 from workers.datasets.digits import Digits
 from workers.messages import Precision, Work
 
 WIDTH = 48  # of cnn4's first convolution: shards then take some tenths of a second
+STEPS = 5  # that are timed together: an epoch of digits
+ATTACKERS = (1, 2, 4)
 
 
-def work_with(lag: int, precision: Precision = "float32") -> Work:
-    """PGD-10 training of a wide cnn4 on digits."""
+def work_with(lag: int, precision: Precision = "float32", dataset: Dataset = Digits(), width: int = WIDTH) -> Work:  # noqa: B008
+    """PGD-10 training of a cnn4."""
     return Work(
         seed=0,
-        dataset=Digits(),
+        dataset=dataset,
         augmentation=Augmentation(),
-        model=Cnn4(width=WIDTH),
+        model=Cnn4(width=width),
         defense=Adversarial(attack=PGD(eps=0.3, step_size=0.075, steps=10)),
         update=SGD(learning_rate=0.01, momentum=0.9, weight_decay=1e-4),
         validation=0.0,
@@ -52,14 +57,14 @@ def work_with(lag: int, precision: Precision = "float32") -> Work:
     )
 
 
-def plain_epoch(work: Work) -> None:
+def plain_steps(work: Work, count: int) -> None:
     """The same algorithm as anyone would write it."""
     split = open_split(work.dataset, "train")
     model = work.model.build(split.shape, len(split.classes))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     order = torch.randperm(len(split)).numpy()
-    for start in range(0, len(order) - work.batch + 1, work.batch):
-        chosen = order[start : start + work.batch]
+    for step in range(count):
+        chosen = order[step * work.batch : (step + 1) * work.batch]
         x, y = split.images(chosen), split.labels(chosen)
         model.eval().requires_grad_(False)
         x_adv = bare_loop(model, x, y)
@@ -78,9 +83,9 @@ def started(work: Work, backend: Backend) -> Loop:
     return loop
 
 
-def our_epoch(loop: Loop) -> None:
-    """The next epoch of a loop that goes on and on."""
-    for _ in range(loop.per_epoch):
+def our_steps(loop: Loop, count: int) -> None:
+    """The next steps of a loop that goes on and on."""
+    for _ in range(count):
         loop.advance()
         loop.step += 1
 
@@ -90,24 +95,38 @@ def plain_on(work: Work, threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        plain_epoch(work)
+        plain_steps(work, STEPS)
     finally:
         torch.set_num_threads(before)
 
 
-def run() -> list[Row]:
-    """One core against one core, by the process's CPU time; then Ray's workers on two cores, by the clock."""
+def inline(what: str, work: Work, count: int) -> list[Row]:
+    """In one process, examples in each precision, against the plain loop in float32; by the process's CPU time."""
     rows = []
-    work = work_with(0)
     for precision in get_args(Precision):
-        loop = started(work_with(0, precision), Inline(work_with(0, precision)))
-        names = (f"training inline, attacks in {precision}", "a plain loop in float32")
-        rows.append(compare(names, partial(our_epoch, loop), partial(plain_epoch, work), CPU, 3))
-    for lag in (0, 1):
-        with open_backend(Workers(attackers=2), work, Silent()) as backend:
-            loop = started(work_with(lag), backend)
-            for threads in (1, 2):
-                names = (f"training on 2 attackers, lag {lag}", f"a plain loop, threads: {threads}")
-                ours, theirs = partial(our_epoch, loop), partial(plain_on, work, threads)
-                rows.append(compare(names, ours, theirs, WALL, 3))
+        chosen = dataclasses.replace(work, precision=precision)
+        loop = started(chosen, Inline(chosen))
+        names = (f"{what}, inline, attacks in {precision}", "a plain loop in float32")
+        rows.append(compare(names, partial(our_steps, loop, count), partial(plain_steps, work, count), CPU, 3))
     return rows
+
+
+def on_ray(work: Work, attackers: int, lag: int) -> list[Row]:
+    """On Ray against the plain loop with one thread and with two; by the clock."""
+    rows = []
+    with open_backend(Workers(attackers=attackers), work, Silent()) as backend:
+        loop = started(dataclasses.replace(work, lag=lag), backend)
+        for threads in (1, 2):
+            names = (f"digits, {attackers} attackers, lag {lag}", f"a plain loop, threads: {threads}")
+            ours, theirs = partial(our_steps, loop, STEPS), partial(plain_on, work, threads)
+            rows.append(compare(names, ours, theirs, WALL, 3))
+    return rows
+
+
+def run() -> list[Row]:
+    """One core against one core, then Ray's workers on two cores."""
+    digits, other = work_with(0), images()
+    rows = inline("digits", digits, STEPS)
+    if not isinstance(other, Digits):
+        rows += inline("MNIST", work_with(0, dataset=other, width=Cnn4().width), 1)
+    return rows + [row for count in ATTACKERS for lag in (0, 1) for row in on_ray(digits, count, lag)]
