@@ -39,7 +39,7 @@ class Bench:
         self.device = runtime.prepare(work.device, work.threads)
         self.split = open_split(work.dataset, "train")
         shape, classes = self.split.shape, len(self.split.classes)
-        self.model = runtime.build(work.model, shape, classes, work.seed).to(self.device)
+        self.model = runtime.arranged(runtime.build(work.model, shape, classes, work.seed).to(self.device))
         self.companions = runtime.companions(work, shape, classes)
         self.network = accompanied(self.model, self.companions)
         self.steps = work.epochs * schedule.steps_per_epoch(work, len(self.split))

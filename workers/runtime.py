@@ -95,13 +95,16 @@ def load(model: nn.Module, taken: Snapshot) -> None:
     model.load_state_dict(unflatten(taken.data, model.state_dict()))
 
 
+def arranged(model: nn.Module) -> nn.Module:
+    """The model with the channels of its convolutions last in memory, in which processors and GPUs are quicker."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload] # left out of the stub
+
+
 def lowered(model: nn.Module, precision: Precision) -> nn.Module:
     """The model itself, or a copy in bfloat16, channels last: several times as fast where the processor has it."""
     if precision == "float32":
         return model
-    opponent = copy.deepcopy(model).bfloat16()
-    opponent.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stub leaves it out
-    return opponent
+    return arranged(copy.deepcopy(model).bfloat16())
 
 
 def follow(opponent: nn.Module, model: nn.Module) -> None:
