@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import final
 
 from orchestrator import convergence, stability, theorem
@@ -57,7 +58,7 @@ class Recorder:
         validation = self.recipe.validation
         last = epoch + 1 == self.recipe.train.epochs
         due = (epoch + 1) % validation.every == 0 or last
-        metrics = self._costs(epoch)
+        metrics = self._costs(epoch) | self._loss_cost(epoch, backend)
         if validation.stability and due:
             metrics |= stability.record(stability.watch(backend, weights), epoch, self.folder)
         if validation.share and due:
@@ -83,6 +84,17 @@ class Recorder:
         write_json(self.folder.theorem, terms)
         self.tracker.artifact(self.folder.theorem, self.folder.convergence.name)
         return {f"theorem/{name}": value for name, value in terms.items() if isinstance(value, float)}
+
+    def _loss_cost(self, epoch: int, backend: Backend) -> dict[str, float]:
+        """What the loss and its gradient cost a training example, in forward passes of the model; and in the epoch."""
+        shard = convergence.last_shards(self.recipe, self.examples, epoch)[0]
+        backend.submit(("loss", shard), "loss_passes", shard, backend.ask_trainer("snapshot"))
+        (result,) = backend.collect([("loss", shard)])
+        if math.isnan(result.report):
+            return {}
+        work = work_of(self.recipe)
+        made = schedule.steps_per_epoch(work, self.examples) * work.batch
+        return {"cost/loss_passes_per_example": result.report, "cost/epoch_loss_passes": result.report * made}
 
     def _costs(self, epoch: int) -> dict[str, float]:
         """What an epoch cost: passes, and seconds of the workers."""

@@ -24,7 +24,7 @@ from orchestrator.listener import Listener, Silent
 from orchestrator.recipe import Evaluation
 from orchestrator.reports import rendered
 from orchestrator.run import finished_run, train
-from orchestrator.study import TRAINING, Cell, Line, Study, cells_of, load_study
+from orchestrator.study import TRAINING, Cell, Column, Line, Study, cells_of, load_study
 from orchestrator.tables import Entry, Reproduction
 from orchestrator.tracking import Tracker
 
@@ -67,7 +67,7 @@ def reproduce(
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))
         tasks = [Task(runs[key], _asked(study, key[1], runs, chosen.examples)) for key in keys]
         found = dict(zip(keys, several.each("measuring", _measured, tasks, parallel, listener), strict=True))
-        entries = {row.title: _entries(study, row, [found[row.title, s] for s in chosen.seeds]) for row in study.rows}
+        entries = {row.title: entries_of(study, row, found, chosen.seeds) for row in study.rows}
         names = {row.title: [Path(runs[row.title, s]).name for s in chosen.seeds] for row in study.rows}
         result = Reproduction(study, budget, chosen.seeds, entries, names, folder.path, tracker.url)
         _publish(result, tracker)
@@ -140,14 +140,26 @@ def _plain(key: str, suite: str, evaluation: Evaluation) -> str:
     return key.removeprefix(f"{suite}/").removesuffix(f"_from_{evaluation.surrogate}")
 
 
-def _entries(study: Study, row: Line, found: list[Figures]) -> dict[str, Entry]:
-    """A row of the table, by the columns' titles, from what was found for each seed."""
+def entries_of(study: Study, row: Line, found: dict[Key, Figures], seeds: tuple[int, ...]) -> dict[str, Entry]:
+    """A row of the table, by the columns' titles, from what was found for each row and seed."""
     entries = {}
     for column in study.columns:
-        values = [one.get(column.of, {}).get(column.figure) for one in found]
-        ours = tuple(column.scale * TAKE[column.take](v) for v in values if v)
+        values = [_value(column, found, (row.title, seed)) for seed in seeds]
+        ours = tuple(column.scale * value for value in values if value is not None)
         entries[column.title] = Entry(ours, row.published.get(column.title))
     return entries
+
+
+def _value(column: Column, found: dict[Key, Figures], key: Key) -> float | None:
+    """A column's figure of one model, beside that of another row where the column says so; None: not measured."""
+    values = found[key].get(column.of, {}).get(column.figure)
+    if not values:
+        return None
+    value = TAKE[column.take](values[: max(1, round(column.until * len(values)))])
+    if not column.over:
+        return value
+    other = _value(dataclasses.replace(column, over=""), found, (column.over, key[1]))
+    return value / other if other else None
 
 
 def _publish(result: Reproduction, tracker: Tracker) -> None:

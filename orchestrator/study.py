@@ -7,6 +7,7 @@ prints. A budget says how much of the paper's own setting fits: `smoke` in a min
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
@@ -29,12 +30,16 @@ class Column:
     figure: str  # "accuracy/PGD-20" of an evaluation, or a metric of the training such as "cost/backwards_per_example"
     of: str = TRAINING  # the name of one of the study's evaluations, or "training"
     take: Taken = "last"  # of the values that a training recorded step by step
+    until: float = 1.0  # of those, the first so much: "60/120" with take = "last" is the one after epoch 60 of 120
+    over: str = ""  # a row's title: the figure is divided by that row's with the same seed
     scale: float = 1.0  # 100 makes per cent of a share
     decimals: int = 1
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a number of decimals that nobody reads."""
+        """Raises ValueError for a number of decimals that nobody reads, and for no part of a training."""
         checks.between("decimals", self.decimals, 0, 9, "a number of digits")
+        if not 0 < self.until <= 1:
+            raise ValueError(f"until: a share of the training, above 0 and at most 1, not {self.until:g}")
 
 
 @final
@@ -45,8 +50,13 @@ class Line:
     title: str
     recipe: str = ""  # a path from the study's file; empty: the study's own
     set: tuple[str, ...] = ()  # changes to it, as on the command line
+    seed_shift: int = 0  # added to the budget's seeds: a model that is trained apart from those of other rows
     published: dict[str, float] = field(default_factory=dict)  # what the paper prints, by the column's title
     note: str = ""  # what stands in for what, where the paper's own cannot be had
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a negative shift."""
+        checks.at_least("seed_shift", self.seed_shift, 0, "a whole number")
 
 
 @final
@@ -56,6 +66,7 @@ class Budget:
 
     seeds: tuple[int, ...] = (0,)
     set: tuple[str, ...] = ()  # changes to every recipe, after the row's own
+    recipes: dict[str, str] = field(default_factory=dict)  # by the row's title: other ones than the rows' own
     examples: int = 0  # of the test part, at most; 0: as the evaluations say
     note: str = ""
 
@@ -86,17 +97,26 @@ class Study:
         for key, titles in (("rows", rows), ("columns", columns)):
             if not titles or len(set(titles)) < len(titles):
                 raise ValueError(f"{key}: one or more, each with a title of its own, not {titles}")
+        self._check_names(rows, columns)
+
+    def _check_names(self, rows: list[str], columns: list[str]) -> None:
+        evaluations = [TRAINING, *self.evaluations]
         for column in self.columns:
-            if column.of not in (TRAINING, *self.evaluations):
-                known = [TRAINING, *self.evaluations]
-                raise ValueError(f"columns: {column.title}: {plugins.unknown(column.of, known, 'evaluation')}")
+            _known(f"columns: {column.title}", column.of, evaluations, "evaluation")
+            _known(f"columns: {column.title}: over", column.over or rows[0], rows, "row")
         for row in self.rows:
             for title in row.published:
                 if title not in columns:
                     raise ValueError(f"rows: {row.title}: published: no column is called {title!r}")
-        for name in self.budgets:
-            if name not in BUDGETS:
-                raise ValueError(f"budgets: {plugins.unknown(name, list(BUDGETS), 'budget')}")
+        for name, budget in self.budgets.items():
+            _known("budgets", name, BUDGETS, "budget")
+            for title in budget.recipes:
+                _known(f"budgets: {name}: recipes", title, rows, "row")
+
+
+def _known(where: str, name: str, names: Sequence[str], kind: str) -> None:
+    if name not in names:
+        raise ValueError(f"{where}: {plugins.unknown(name, list(names), kind)}")
 
 
 @final
@@ -105,7 +125,7 @@ class Cell:
     """A model of a study: a row with a seed."""
 
     row: Line
-    seed: int
+    seed: int  # of the budget; the recipe's own is larger by the row's shift
     recipe: Recipe
 
 
@@ -133,12 +153,13 @@ def cells_of(study: Study, path: str | Path, budget: Budget, overrides: tuple[st
     """The models of a study, their recipes complete. Raises RecipeError, naming the row, for one that cannot be."""
     cells = []
     for row in study.rows:
-        file = row.recipe or study.recipe
+        file = budget.recipes.get(row.title, row.recipe or study.recipe)
         if not file:
             raise RecipeError(("rows",), f"{row.title}: no recipe, neither its own nor the study's", str(path))
         changes = (*study.set, *row.set, *budget.set, *overrides)
+        own = [seed + row.seed_shift for seed in budget.seeds]
         try:
-            loaded = [load_recipe(Path(path).parent / file, (*changes, f"seed={seed}")) for seed in budget.seeds]
+            loaded = [load_recipe(Path(path).parent / file, (*changes, f"seed={seed}")) for seed in own]
         except RecipeError as error:
             raise RecipeError(error.path, f"{error.problem} (row {row.title!r})", str(path)) from None
         cells += [Cell(row, seed, recipe) for seed, recipe in zip(budget.seeds, loaded, strict=True)]

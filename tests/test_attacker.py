@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from algorithms.attacks.pgd import PGD
+from algorithms.defenses import Defense
 from algorithms.defenses.adversarial import Adversarial
+from algorithms.defenses.margin import Margin
+from algorithms.defenses.standard import Standard
+from algorithms.defenses.trades import Trades
+from algorithms.models.mlp import Mlp
 from tests.training import WORK, changed
 from workers import runtime
 from workers.attacker import Attacker
@@ -69,3 +75,30 @@ def test_the_model_in_bfloat16_follows_the_parameters() -> None:
 def test_in_float32_there_is_one_model() -> None:
     model = WORK.model.build((1, 8, 8), 10)
     assert runtime.lowered(model, "float32") is model
+
+
+FIRST, SECOND = 64 * 10, 10 * 10  # products of one image's pass through the two layers of a network with ten units
+FORWARD = FIRST + SECOND
+LEARNT = FORWARD + FORWARD + SECOND  # forward, gradients of both weights, and of the units that the second layer saw
+
+
+@pytest.mark.parametrize(
+    ("defense", "passes"),
+    [
+        (Standard(), LEARNT / FORWARD),
+        (Trades(steps=1), 2 * LEARNT / FORWARD),  # clean and adversarial images
+        # forward, ten gradients for the input and one with a graph, and the fit; second derivatives: both weights',
+        # that of what the first layer's transpose saw, and the zeros of ReLU's that torch carries to the first weights
+        (Margin(), (12 * FORWARD + LEARNT + 3 * FIRST + SECOND) / FORWARD),
+    ],
+)
+def test_what_a_loss_costs_by_hand(defense: Defense, passes: float) -> None:
+    attacker = Attacker(changed(model=Mlp(hidden=(10,)), defense=defense))
+    taken = runtime.snapshot(attacker.bench.network, 0)
+    assert attacker.loss_passes(SHARD, taken)[0] == pytest.approx(passes)
+
+
+def test_perturbing_weights_costs_the_loss_once_more() -> None:
+    work = changed(model=Mlp(hidden=(10,)), defense=Standard(), weight_perturbation=0.01)
+    attacker = Attacker(work)
+    assert attacker.loss_passes(SHARD, runtime.snapshot(attacker.bench.network, 0))[0] == 2 * LEARNT / FORWARD

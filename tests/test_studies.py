@@ -31,7 +31,8 @@ def test_every_study_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     models = [whole.rows[0], whole.rows[-1]]
     for evaluation in whole.evaluations.values():  # a surrogate that is a row is trained too
         models += [row for row in whole.rows if row.title == evaluation.surrogate and row not in models]
-    monkeypatch.setattr(reproduction, "load_study", lambda _: dataclasses.replace(whole, rows=tuple(models)))
+    some = dataclasses.replace(whole, rows=tuple(models), budgets={"smoke": whole.budgets["smoke"]})
+    monkeypatch.setattr(reproduction, "load_study", lambda _: some)
     made = reproduce(path, "smoke", (f"tracking.folder={tmp_path}",))
     for model in models:
         found = {column.title: made.entries[model.title][column.title].ours for column in whole.columns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -12,8 +13,8 @@ from orchestrator import several, tables
 from orchestrator.config import RecipeError
 from orchestrator.folders import RunFolder
 from orchestrator.listener import Listener, Silent
-from orchestrator.reproduction import reproduce
-from orchestrator.study import cells_of, load_study
+from orchestrator.reproduction import entries_of, reproduce
+from orchestrator.study import Column, Line, cells_of, load_study
 from orchestrator.tables import Entry
 
 SMALL = """
@@ -97,6 +98,10 @@ def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -
         ("[budgets.smoke]", "[budgets.smok]", "did you mean 'smoke'"),
         ("seeds = [3, 5]", "seeds = []", "one whole number or more"),
         ('take = "mean"', 'take = "average"', "'last', 'mean', 'total' or 'largest'"),
+        ('take = "mean"', 'over = "plane"', "did you mean 'plain'"),
+        ('take = "mean"', "until = 0", "above 0 and at most 1"),
+        ("examples = 8", 'recipes = {robusst = "small.toml"}', "did you mean 'robust'"),
+        ('title = "plain"', 'title = "plain"\nseed_shift = -1', "seed_shift"),
         ('"train.batch=64"', '"dataset.name=parquet", "dataset.folder=/etc"', "a path below the current folder"),
     ],
 )
@@ -122,6 +127,37 @@ def test_a_cell_is_mean_spread_and_difference() -> None:
     assert entry.difference == pytest.approx(-2.0)
     assert Entry((), 95.0).difference is None
     assert Entry((1.0,), None).spread is None
+
+
+def test_a_budget_may_take_other_recipes_and_a_row_other_seeds(small: Path) -> None:
+    (small.parent / "other.toml").write_text(RECIPE.replace("[8]", "[4]"))
+    text = SMALL.replace("examples = 8", 'recipes = {robust = "other.toml"}')
+    small.write_text(text.replace('title = "robust"', 'title = "robust"\nseed_shift = 2'))
+    study = load_study(small)
+    cells = cells_of(study, small, study.budgets["smoke"])
+    assert [(cell.seed, cell.recipe.seed) for cell in cells] == [(3, 3), (5, 5), (3, 5), (5, 7)]
+    assert [cell.recipe.name for cell in cells] == ["small", "small", "other", "other"]
+
+
+def test_figures_of_a_part_of_the_training_and_beside_another_rows(small: Path) -> None:
+    study = load_study(small)
+    columns = {
+        "half way": Column(title="half way", figure="gap", until=0.5),
+        "spent": Column(title="spent", figure="cost", take="total"),
+        "saved": Column(title="saved", figure="cost", take="total", over="plain", scale=100),
+    }
+    study = dataclasses.replace(study, columns=tuple(columns.values()), rows=(study.rows[1], Line(title="plain")))
+    found = {
+        ("plain", 3): {"training": {"cost": [4.0, 4.0], "gap": [0.9, 0.8, 0.7, 0.6]}},
+        ("robust", 3): {"training": {"cost": [1.0, 3.0], "gap": [0.5, 0.4, 0.3]}},
+        ("plain", 5): {"training": {"cost": [10.0]}},
+        ("robust", 5): {"training": {"cost": [7.0], "gap": [0.2]}},
+    }
+    entries = entries_of(study, study.rows[0], found, (3, 5))
+    assert entries["spent"].ours == (4.0, 7.0)
+    assert entries["saved"].ours == (50.0, 70.0)  # seed by seed, not of the means
+    assert entries["half way"].ours == (0.4, 0.2)
+    assert entries_of(study, study.rows[1], found, (3, 5))["half way"].ours == (0.8,)  # not measured for seed 5
 
 
 def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

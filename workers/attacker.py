@@ -15,6 +15,7 @@ from algorithms.diagnostics.convergence import converged
 from algorithms.diagnostics.minimax import Constants, estimate
 from algorithms.gradients import predict
 from algorithms.modes import evaluating
+from algorithms.operations import operations
 from algorithms.search import Record
 from algorithms.streams import Streams
 from workers import runtime
@@ -79,6 +80,17 @@ class Attacker:
         rng = runtime.rng_of(self.bench.work.seed, "evaluate", shard.epoch, shard.step, shard.number)
         other = x + balls.random_point(x, *ball, Streams.draw(rng, len(x), x.device))
         return estimate(self.bench.model, (x_adv, other.clamp(0, 1)), y, self.bench.work.batch), None
+
+    def loss_passes(self, shard: Shard, taken: Snapshot) -> tuple[float, None]:
+        """What the loss on a shard and its gradient cost, in forward passes of the model; see `converge`.
+
+        Counted in operations, so that second derivatives and companions are in it. NaN for a model without any.
+        """
+        batch, record = self._make(shard, taken)
+        with evaluating(self.bench.model), torch.no_grad():
+            forward = operations(lambda: predict(self.bench.model, batch.x))
+        learning = operations(lambda: self.bench.gradient(shard, batch, record.x_adv))
+        return learning / forward if forward else math.nan, None
 
     def judge(self, task: JudgeTask, taken: Snapshot, surrogate: Surrogate | None = None) -> tuple[Judged, None]:
         """What an attack makes of some examples, a row an example (evaluation and validation)."""

@@ -10,10 +10,10 @@ from typing import Any, final
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from algorithms.balls import Norm
 from algorithms.modes import evaluating
+from algorithms.operations import operations
 from orchestrator.budgets import Budget
 from orchestrator.config import resolve
 from workers.cache import Split
@@ -60,14 +60,12 @@ class Settings:
 
 def affordable(budget: Budget, network: nn.Module, split: Split) -> int:
     """How many examples the budget's work is enough for, a multiple of 32; 32 at least, even where it is not enough."""
-    cost = operations(network, split) * budget.passes
+    cost = forward_cost(network, split) * budget.passes
     most = int(budget.work / max(cost, 1.0)) // FEWEST * FEWEST
     return min(max(FEWEST, most), budget.examples, len(split))
 
 
-def operations(network: nn.Module, split: Split) -> float:
-    """Floating-point operations of one image's forward pass: a count, not a time, so that it is the same everywhere."""
-    counter = FlopCounterMode(display=False)
-    with counter, evaluating(network), torch.no_grad():
-        network(torch.zeros(1, *split.shape))
-    return float(counter.get_total_flops())
+def forward_cost(network: nn.Module, split: Split) -> float:
+    """Floating-point operations of one image's forward pass."""
+    with evaluating(network), torch.no_grad():
+        return operations(lambda: network(torch.zeros(1, *split.shape)))
