@@ -85,10 +85,13 @@ def nearest_boundary(logits: Logits, x: Images, y: Labels, norm: Literal["l2", "
 def geometric_margin(model: nn.Module, x: Images, y: Labels, norm: Literal["l2", "linf"] = "l2") -> PerRow:
     """The distance to the nearest linearised boundary of class `y` in `norm`, negative where another is predicted.
 
-    A forward pass and a backward pass a class, in evaluation mode. Infinite where no gap depends on the input.
+    A forward pass and a backward pass a class, in evaluation mode. Infinite where no gap depends on the input, and NaN
+    for a model that has no gradient for it.
     """
     with frozen(model), torch.enable_grad():
         x = x.detach().requires_grad_(True)
         logits = predict(model, x)
+        if not logits.requires_grad:
+            return torch.full_like(logits[:, 0], torch.nan)
         nearest, _ = nearest_boundary(logits, x, y, norm)
     return torch.where(logits.detach().argmax(1) == y, nearest, -nearest)

@@ -59,6 +59,7 @@ def evaluated(run: RunFolder, fallen: Collection[int], examples: int) -> None:
         forwards=np.full(examples, 21),
         backwards=np.full(examples, 20),
         certified=np.full(examples, np.nan),
+        margin=np.full(examples, np.nan),
         kept=kept,
         **same,
     )

@@ -98,6 +98,7 @@ def judged(predicted: list[int], success: list[bool], l2: list[float]) -> Judged
         forwards=counts,
         backwards=counts,
         certified=np.full(5, np.nan),
+        margin=np.full(5, np.nan),
         kept=none_kept(),
     )
 

@@ -243,3 +243,22 @@ def test_streams_given_to_a_search_are_used(w: Tensor, split: Given) -> None:
         attack, Linear(w), split.x[5:9], split.y[5:9], rng=keys.select(torch.arange(5, 9)), policy="last"
     ).x_adv
     assert torch.equal(whole[5:9], part)
+
+
+def test_the_geometric_margin_of_clean_images_is_the_distance_to_the_boundary(split: Given, w: Tensor) -> None:
+    gap = ((split.x - 0.5).flatten(1) @ w).numpy()
+    by_hand = np.abs(gap) / w.norm().item()
+    by_hand[::10] *= -1  # the model gets these wrong
+    np.testing.assert_allclose(judge(Linear(w), split, task(None)).margin, by_hand, rtol=1e-5)
+    assert np.isnan(judge(Linear(w), split, task(FGSM(eps=0.03))).margin).all()
+
+
+class Step(Linear):
+    """The same classes, without a gradient for the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).sign().detach()
+
+
+def test_a_model_without_a_gradient_has_no_geometric_margin(split: Given, w: Tensor) -> None:
+    assert np.isnan(judge(Step(w), split, task(None)).margin).all()

@@ -153,6 +153,7 @@ def evaluated(folder: Path, attack: str) -> None:
         forwards=two,
         backwards=two,
         certified=np.full(2, np.nan),
+        margin=np.full(2, np.nan),
         kept=kept,
         **numbers,
     )

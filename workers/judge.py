@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from algorithms import balls, losses, transport, transport_distance
+from algorithms import balls, losses, margins, transport, transport_distance
 from algorithms.attacks import Attack
 from algorithms.control.certificate import radii
 from algorithms.gradients import dtype_of, predict
@@ -27,6 +27,8 @@ from algorithms.tensors import Images, Labels, Logits, Mask, per_row
 from workers.convergence import Floats, conditions, nowhere, paths
 from workers.datasets import Part
 from workers.runtime import seed_of
+
+MOST_CLASSES = 100  # a geometric margin takes a gradient a class
 
 
 class Source(Protocol):
@@ -93,6 +95,7 @@ class Judged:
     forwards: NDArray[np.int64]  # passes that the attack spent; the judge's own are not counted
     backwards: NDArray[np.int64]
     certified: NDArray[np.float64]  # l2 radius within which no perturbation changes the class; NaN: not asked for
+    margin: NDArray[np.float64]  # without an attack: l2 distance to the nearest linearised boundary, below 0 if wrong
     kept: Kept
 
 
@@ -122,7 +125,9 @@ def judge(model: nn.Module, split: Source, task: JudgeTask, shown: nn.Module | N
     after = look(model, record.x_adv, y)
     kept = _kept(model if shown is None else shown, task, x, y, record.x_adv)
     gaps = conditions(model, x, record.x_adv, y, rows=clean.predicted == y, attack=task.attack)
-    return Judged(**_columns(task, x, y, (clean, after), record), fosc=gaps[0], fosc_box=gaps[1], kept=kept)
+    far = geometric_margins(model, task, x, y, clean.logits.shape[1])
+    found = _columns(task, x, y, (clean, after), record)
+    return Judged(**found, fosc=gaps[0], fosc_box=gaps[1], margin=far, kept=kept)
 
 
 def look(model: nn.Module, x: Images, y: Labels) -> Seen:
@@ -220,6 +225,13 @@ def _columns(task: JudgeTask, x: Images, y: Labels, seen: tuple[Seen, Seen], rec
         "backwards": _array(record.backwards),
         "certified": _certified(task, clean, y),
     }
+
+
+def geometric_margins(model: nn.Module, task: JudgeTask, x: Images, y: Labels, classes: int) -> NDArray[np.float64]:
+    """Of the clean images, where there is no attack; NaN elsewhere, and where so many classes would make them dear."""
+    if task.attack is not None or classes > MOST_CLASSES:
+        return np.full(len(y), np.nan)
+    return np.asarray(_array(margins.geometric_margin(model, x, y).double()))
 
 
 def moved(x: Images, x_adv: Images, attack: Attack | None) -> Tensor:

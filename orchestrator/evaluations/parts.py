@@ -46,6 +46,10 @@ SCHEMA = pa.schema(
         ("forwards", pa.int64()),  # passes that the attack spent on the example
         ("backwards", pa.int64()),  # gradient evaluations
         ("certified", pa.float64()),  # in rows of "clean": the certified l2 radius; NaN where none was asked for
+        (
+            "margin",
+            pa.float64(),
+        ),  # in rows of "clean": l2 distance to the nearest linearised boundary, or minus it
     ]
 )
 UNREADABLE = (OSError, EOFError, ValueError, KeyError, BadZipFile, pa.ArrowException)  # not there, or cut short
