@@ -17,7 +17,7 @@ from algorithms.tensors import Images, PerRow, per_row
 from algorithms.transport import Moves, Routes, mass
 
 DARKEST = 1e-30  # share of the mass that a black pixel counts as, so that it has a logarithm
-NEWTON = 8  # steps for Lambert's function, which reach double precision
+NEWTON = 5  # steps for Lambert's function, which reach double precision
 SETTLED = 1e-6, 1e-4  # a row is done when no more than this share of its mass, and of its worth of cost, changes
 
 
@@ -53,29 +53,33 @@ def project(x: Images, y: Images, ways: Routes, eps: float, *, sharpness: float,
         settled = settled | (still & ((dual.worth - old.worth).abs() <= SETTLED[1] * (1 + dual.worth)))
         if settled.all():
             break
-    shares = torch.softmax(_logits(dual, ways), 2) * ways.moving
+    shares = torch.softmax(_logits(dual.target, dual.worth, ways), 2) * ways.moving
     return Projection(now * total, shares * x.flatten(2).unsqueeze(2))
 
 
 def _sweep(dual: Dual, start: Images, goal: Images, ways: Routes, eps: float, sharpness: float) -> Dual:
     """Each block of the dual set to its best in turn; the worth by a Newton step, which cannot overshoot from below."""
-    source = start - torch.logsumexp(_logits(dual, ways), 2).view_as(start)
-    reach = _masked(ways.to_targets(source) - per_row(dual.worth, source) * ways.cost, ways)
-    inflow = torch.logsumexp(reach, 2).view_as(start)  # routes are symmetric: what a pixel can reach can reach it
+    source = start - _logsum(_logits(dual.target, dual.worth, ways)).view_as(start)
+    inflow = _logsum(_logits(source, dual.worth, ways)).view_as(start)  # routes are symmetric: who is reached can reach
     target = sharpness * goal - lambert(inflow + sharpness * goal + math.log(sharpness))
-    plan = (_logits(Dual(source, target, dual.worth), ways) + source.flatten(2).unsqueeze(2)).exp()
-    slope, curve = ways.price(plan) - eps, ways.price(plan * ways.cost)
-    worth = (dual.worth + slope / curve.clamp_min(torch.finfo(goal.dtype).tiny)).clamp_min(0)
+    plan = _logits(target, dual.worth, ways).add_(source.flatten(2).unsqueeze(2)).exp_()
+    cost = ways.cost.flatten()
+    price, curve = (plan.sum(1).flatten(1) @ torch.stack([cost, cost**2], 1)).unbind(1)
+    worth = (dual.worth + (price - eps) / curve.clamp_min(torch.finfo(goal.dtype).tiny)).clamp_min(0)
     return Dual(source, target, worth)
 
 
-def _logits(dual: Dual, ways: Routes) -> Moves:
-    """Logarithms of the plan, but for the factor of its sources."""
-    return _masked(ways.to_targets(dual.target) - per_row(dual.worth, dual.target) * ways.cost, ways)
+def _logits(values: Images, worth: PerRow, ways: Routes) -> Moves:
+    """Logarithms of the plan but for its other factor: those at the targets, less the worth of cost."""
+    barred = ways.cost.masked_fill(~(ways.moving | ways.staying), torch.inf)
+    worth = per_row(worth.clamp_min(torch.finfo(values.dtype).tiny), values)  # 0 times infinity is no number
+    return torch.addcmul(ways.to_targets(values), worth, barred, value=-1)
 
 
-def _masked(logits: Moves, ways: Routes) -> Moves:
-    return logits.masked_fill(~(ways.moving | ways.staying), -torch.inf)
+def _logsum(logits: Moves) -> Tensor:
+    """The logarithm of the sum over targets, in the logits' own memory: half the time of torch.logsumexp."""
+    top = logits.amax(2, keepdim=True)
+    return logits.sub_(top).exp_().sum(2, keepdim=True).log_().add_(top)
 
 
 def lambert(t: Tensor) -> Tensor:
