@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from algorithms.search import unperturbed
+from benchmarks import transport
+from benchmarks.wasserstein import memory
 from benchmarks.wasserstein.__main__ import Found, attacked, contestants, least, line
 from tests.networks import Affine
 from tests.transport.oracle import digits, distance
@@ -38,3 +40,16 @@ def test_pots_distances_are_the_linear_programs() -> None:
     assert least(x, x_adv) == pytest.approx(expected, abs=1e-9)
     nothing, images = Found(x, unperturbed(x).success, 0.0), (Affine(torch.ones(10, 64).double()), x, y)
     assert float(line("none", 0.5, nothing, images).split("|")[8]) == 0
+
+
+def test_time_and_memory_are_told_case_by_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = ((8, 3), (16, 0))
+    monkeypatch.setattr(memory, "CASES", cases)
+    monkeypatch.setattr(transport, "CASES", cases)
+    monkeypatch.setattr(transport, "peaks", lambda: [memory.peak(case) for case in cases])
+    rows = transport.run()
+    assert [row.what for row in rows] == ["WasserAttack 8x8, 3x3", "WasserAttack 16x16, all"]
+    assert "a plan is 113.8 times as large" in rows[1].note  # 256^2 numbers instead of 64 * 9
+    assert rows[1].ratio > 1
+    monkeypatch.setattr(memory, "peaks", lambda: [4608.0, 262144.0])  # two plans of 4 * 64 * 9 bytes, one of 4 * 256^2
+    assert memory.memory().splitlines()[2:] == ["| 8x8 | 3 | 5 | 2.0 |", "| 16x16 | all | 262 | 1.0 |"]
