@@ -22,4 +22,5 @@ def at_least(field: str, value: float, low: float, what: str) -> None:
 def radius(norm: str, eps: float) -> None:
     """Raises ValueError unless `eps` is a radius that makes sense for images in [0, 1]."""
     high = 1.0 if norm == "linf" else math.inf
-    between("eps", eps, 0, high, "a radius in pixel units (pixels are in [0, 1])")
+    moved = "a cost of transport per unit of mass"
+    between("eps", eps, 0, high, moved if norm == "wasserstein" else "a radius in pixel units (pixels are in [0, 1])")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import cvxpy
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from algorithms import transport
 from algorithms.attacks.wasser_attack import WasserAttack
 from algorithms.search import Record, search
 from tests.networks import Affine, classes_of, images, small
-from tests.transport.oracle import best_gain, digits, distances
+from tests.transport.oracle import best_gain, costs, digits, distances
 
+RNG = torch.Generator()
 SLOPE = torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
@@ -38,14 +40,44 @@ def test_it_comes_near_the_optimum_of_a_linear_score_and_never_above(power: Any,
             assert 0.9 <= share <= 1 + 1e-5
 
 
+class Likeness(nn.Module):
+    """The gap between two logits is minus the squared distance to an image: concave, with gradients that turn."""
+
+    def __init__(self, goal: Tensor) -> None:
+        super().__init__()
+        self.goal = goal
+
+    def forward(self, x: Tensor) -> Tensor:
+        gap = -((x - self.goal) ** 2).flatten(1).sum(1)
+        return torch.stack([torch.zeros_like(gap), gap], 1)
+
+
+def nearest(x: Tensor, goal: Tensor, eps: float) -> float:
+    """The least squared distance to `goal` of an image in the ball, by a convex solver over whole plans."""
+    plan, image = cvxpy.Variable((64, 64), nonneg=True), x.flatten().numpy()
+    after, price = cvxpy.sum(plan, axis=0), cvxpy.sum(cvxpy.multiply(plan, costs(8, 8, 2)))
+    limits = [cvxpy.sum(plan, axis=1) == image, after <= 1, price <= eps * x.sum().item()]
+    problem = cvxpy.Problem(cvxpy.Minimize(cvxpy.sum_squares(after - goal.flatten().numpy())), limits)
+    return float(problem.solve(solver=cvxpy.CLARABEL))
+
+
+@pytest.mark.parametrize("eps", [0.1, 0.5])
+def test_it_comes_near_the_optimum_of_a_concave_score_and_never_above(eps: float) -> None:
+    x = digits(1)[0]
+    goal = torch.roll(x, (1, 2), (2, 3))
+    found = attacked(WasserAttack(eps=eps, window=0), Likeness(goal), x).x_adv
+    before, after = ((image - goal).square().sum().item() for image in (x, found))
+    share = (before - after) / (before - nearest(x, goal, eps))
+    assert 0.95 <= share <= 1 + 1e-6
+
+
 @pytest.mark.parametrize("encoding", ["softmax", "tanh"])
 @pytest.mark.parametrize("window", [3, 0])
 def test_what_it_returns_is_in_the_ball_and_has_the_images_mass(encoding: Any, window: int) -> None:
     x = digits(4)[0].float()
     for power, metric in ((1, "l1"), (2, "l2")):
-        size = 3.0 if encoding == "softmax" else 0.1
         ball = {"eps": 0.3, "power": power, "metric": metric, "window": window}
-        attack = WasserAttack(**ball, encoding=encoding, steps=12, step_size=size)
+        attack = WasserAttack(**ball, encoding=encoding, steps=12)
         record = attacked(attack, score(5.0, torch.float32), x)
         assert ((record.x_adv >= 0) & (record.x_adv <= 1)).all()
         error = (record.x_adv.double().sum((1, 2, 3)) / x.double().sum((1, 2, 3)) - 1).abs()
@@ -115,6 +147,13 @@ def test_a_window_larger_than_the_image_is_the_whole_image() -> None:
     assert torch.equal(wide, whole)
 
 
+def test_negative_pixels_are_refused() -> None:
+    x, y = digits(2)[0] - 0.1, torch.zeros(2, dtype=torch.int64)
+    for look in (lambda: attacked(WasserAttack(), score(), x), lambda: WasserAttack().audit(score(), x, y, rng=RNG)):
+        with pytest.raises(ValueError, match=r"x: pixels in \[0, 1\] expected, got -0.1 to 0.9"):
+            look()
+
+
 def test_a_growing_radius_is_kept_at_every_step() -> None:
     x = digits(2)[0]
     for steps, radius in ((5, 0.02), (6, 0.04), (11, 0.08)):
@@ -128,6 +167,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"eps": -1.0}, "eps: a cost of transport per unit of mass, .*, at least 0, not -1"),
     ({"window": 4}, "window: an odd number of pixels, or 0 for the whole image, not 4"),
     ({"steps": 0}, "steps: a number of steps, at least 1, not 0"),
+    ({"entropy": 0.0}, "entropy: a weight, between 1e-06 and 1, not 0"),
     ({"step_size": -0.1}, "step_size: a length in the free variables' units, at least 0, not -0.1"),
     ({"sweeps": 0}, "sweeps: a number of sweeps, at least 1, not 0"),
     ({"row_penalty": -1.0}, "row_penalty: a factor on a violation, at least 0, not -1"),
