@@ -49,7 +49,7 @@ class WasserAttack(Attack):
     `audit` says how far that is from a plan.
 
     The radius is a cost per unit of mass, and `norm`, the l1 norm of the change, is only what is recorded. A step is
-    one pass both ways and `sweeps` sweeps over the plan. An example keeps no plan (`tanh`: three) and needs about six
+    one pass both ways and `sweeps` sweeps over the plan. An example keeps no plan (`tanh`: three) and needs about ten
     for a moment, each of channels * height * width * window^2 numbers: in float32 78 kB on MNIST with a window of 5,
     2.5 MB with all of the image; 0.3 and 12.6 MB on CIFAR-10.
     """
