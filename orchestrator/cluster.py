@@ -154,7 +154,11 @@ class Remote(Backend):
         if training:
             self.trainers.reserve()
         hire = ray.remote(Attacker).options(
-            num_cpus=workers.attacker_cpus, num_gpus=workers.attacker_gpus, max_restarts=-1, max_task_retries=0
+            num_cpus=workers.attacker_cpus,
+            num_gpus=workers.attacker_gpus,
+            max_restarts=-1,
+            max_task_retries=0,
+            enable_task_events=False,  # Ray's control process would keep a record of each shard
         )
         limits = Limits(
             call=workers.deadline,
@@ -198,9 +202,11 @@ class Remote(Backend):
         self.pool.refill()
 
     def step(self, step: int, payloads: Sequence[Handle]) -> tuple[StepReport, Handle]:
-        """Waits for the update, so that it is confirmed before the next is submitted."""
+        """Waits for the update, so that it is confirmed before the next is submitted. Attackers work meanwhile."""
         try:
-            return self.trainers.step(step, payloads)
+            return self.trainers.step(step, payloads, self.pool.attend)
+        except ArgumentLost as error:
+            raise TrainerLost(str(error)) from error
         except ExamplesLost:
             self.counts["shards_lost"] += 1
             self.listener.say("finished shards went with the node that held them; they are computed again")

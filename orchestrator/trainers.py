@@ -28,6 +28,7 @@ from workers.trainer import Trainer
 
 SOON = 5.0  # seconds without a place, after which attackers make room, or after which it is said that there is none
 Call = tuple[Any, Any]  # references of a report and of a payload
+Wait = Callable[[Sequence[Any], float], list[Any]]  # for references, so many seconds: those that are there, if any
 
 
 @final
@@ -68,7 +69,7 @@ class Trainers:
         if size > 1:
             self._introduce()
 
-    def step(self, step: int, payloads: Sequence[Handle]) -> tuple[StepReport, Handle]:
+    def step(self, step: int, payloads: Sequence[Handle], wait: Wait) -> tuple[StepReport, Handle]:
         """One update. Where a rank's shards were lost, the others wait for it: it alone is called again."""
         for rank, actor in enumerate(self.actors):
             if rank not in self.steps:
@@ -77,13 +78,14 @@ class Trainers:
         ranks = {report: rank for rank, (report, _) in self.steps.items()}
         waiting, deadline = list(ranks), time.monotonic() + self.workers.deadline
         while waiting:
-            done, waiting = ray.wait(waiting, timeout=max(0.0, deadline - time.monotonic()), fetch_local=False)
+            done = wait(waiting, max(0.0, deadline - time.monotonic()))
             try:
                 for report in done or waiting[:1]:
                     self._answer(report, 0.0 if not done else self.workers.deadline)
             except ExamplesLost:
-                del self.steps[ranks[done[0]]]
+                del self.steps[ranks[report]]
                 raise
+            waiting = [report for report in waiting if report not in done]
         (first, snapshot), self.steps = self.steps[0], {}
         return self._answer(first, self.workers.deadline), snapshot
 
@@ -107,7 +109,7 @@ class Trainers:
         assert self.place is not None
         where = PlacementGroupSchedulingStrategy(self.place, placement_group_bundle_index=rank)
         asked = {"num_cpus": self.workers.trainer_cpus, "num_gpus": self.workers.trainer_gpus}
-        never = {"max_restarts": 0, "max_task_retries": 0}  # it would have forgotten all
+        never = {"max_restarts": 0, "max_task_retries": 0, "enable_task_events": False}  # it would have forgotten all
         marks = {name: amount for name, amount in self.asked.items() if name not in ("CPU", "GPU")}
         return {**asked, **never, "resources": marks, "scheduling_strategy": where}
 

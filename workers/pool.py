@@ -5,12 +5,14 @@ was told; so calls are never retried by Ray. The pool queues them, gives each to
 to another one when the first is lost. A call carries all that it needs, so its answer is the same wherever it runs.
 Every wait has a deadline. Workers are pinged before they get work, at their start and after every fault; those that
 the cluster has no place for yet get work as soon as a node has come that they fit on.
+
+A worker has a second call queued while it works on one, so that it never waits for the driver in between. Work is given
+out and taken in whenever somebody waits for something: `collect` for answers, `attend` for what others do meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Sequence
@@ -19,12 +21,13 @@ from typing import Any, final
 import ray
 from ray import exceptions
 
-from workers.seats import SLOW, Answer, Call, Limits, Running, Seat, behind, compare, late, worth_a_try
+from workers.outcomes import LOST, outcomes
+from workers.seats import Answer, Call, Limits, Running, Seat, behind, compare, deal, overdue
+from workers.strength import Strength
 
-# The worker is at fault.
-LOST = (exceptions.RayActorError, exceptions.WorkerCrashedError, exceptions.GetTimeoutError, exceptions.RaySystemError)
 TRIES = 3  # of a call whose own code raises, or whose arguments cannot be read
-SOON = 30.0  # seconds without a place, after which it is said
+LOOK = 0.05  # seconds between two looks for workers that are late or hang: each costs a walk over all
+PATIENCE = 1.0  # seconds that nothing happens before everything is looked at
 FAULTS = 3  # in a row before a worker is replaced rather than restarted
 
 
@@ -42,22 +45,31 @@ class Pool:
         self.done: dict[Hashable, Answer] = {}
         self.events: Counter[str] = Counter()
         self.fingerprint: Any = None
-        self.enough = self.complete = time.monotonic()  # when there last were as many workers as must be, and all
+        self.strength = Strength(limits, say)
+        self.looked = time.monotonic()
         self.vacant: list[int] = []  # numbers of workers that were dismissed
         self.seats = [self._seat(number) for number in range(size)]
 
     def submit(self, key: Hashable, method: str, *arguments: Any) -> None:
-        """Queues a call under `key` and hands out what can be handed out."""
+        """Queues a call under `key`; it is given out when somebody waits, with all that were queued before."""
         self.waiting.append(Call(key, method, arguments))
-        self._assign()
 
     def collect(self, keys: Sequence[Hashable]) -> list[Answer]:
         """The answers to these calls, in the order of the keys; waits for them as long as any worker can be had."""
-        compare(self.seats)
-        self.enough = time.monotonic()  # nobody looked since the last call was collected
+        self._begin()
         while any(key not in self.done for key in keys):
             self._turn()
         return [self.done.pop(key) for key in keys]
+
+    def attend(self, references: Sequence[Any], seconds: float) -> list[Any]:
+        """Those of others' calls that have ended, or none within so many seconds; the pool's work goes on meanwhile."""
+        self._begin()
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            ended = self._turn(references, max(0.0, min(left, PATIENCE)))
+            if ended or left <= 0:
+                return ended
 
     def forget(self) -> None:
         """Drops every call that waits and every answer that was not collected; calls that run end unheard."""
@@ -105,30 +117,24 @@ class Pool:
         report, payload = seat.actor.fingerprint.options(num_returns=2).remote()
         seat.running[report] = Running(None, payload)
 
-    def _assign(self) -> None:
-        """Gives waiting calls to free workers; a second one only while more calls wait than there are workers."""
-        ready = [seat for seat in self.seats if seat.ready]
-        for depth in (1, 2):
-            for seat in ready:
-                if not self.waiting or (depth == 2 and len(self.waiting) <= len(ready)):
-                    break
-                if seat.slowness <= SLOW and len(seat.running) < depth:
-                    self._give(seat, self.waiting.popleft())
-        idle = [seat for seat in ready if not seat.running]
-        for seat in idle:
-            if self.waiting and worth_a_try(seat, self.seats, len(self.waiting)):
-                self._give(seat, self.waiting.pop())
-        if not self.waiting:
-            self._give_again([seat for seat in idle if not seat.running])
+    def _begin(self) -> None:
+        """Somebody waits from now on: what was queued is given out."""
+        compare(self.seats)
+        self.strength.begin()
+        self._assign()
 
-    def _give_again(self, idle: list[Seat]) -> None:
-        """Gives calls that are late to idle workers as well, the fastest first."""
-        for seat in sorted(idle, key=lambda seat: seat.slowness):
-            call = late(self.seats, seat, time.monotonic())
-            if call is None:
-                return
-            self.events["given_again"] += 1
+    def _assign(self) -> None:
+        for seat, call in deal(self.seats, self.waiting):
             self._give(seat, call)
+
+    def _give_again(self, now: float) -> None:
+        """Gives calls that are late to idle workers as well; those that have not begun change hands."""
+        for seat, found in overdue(self.seats, now):
+            self._give(seat, found.call)
+            if found.queued is None:
+                self.events["given_again"] += 1
+            else:
+                ray.cancel(found.queued)  # if it has begun after all, the first answer counts
 
     def _give(self, seat: Seat, call: Call) -> None:
         if not seat.running:
@@ -137,33 +143,53 @@ class Pool:
         seat.running[report] = Running(call, payload)
         call.copies += 1
 
-    def _turn(self) -> None:
-        """Waits up to a second for something to happen, and deals with all that has."""
-        self._assign()
+    def _turn(self, others: Sequence[Any] = (), patience: float = PATIENCE) -> list[Any]:
+        """Waits for something to happen, and deals with all that has; returns those of other calls that have ended."""
         owner = {reference: seat for seat in self.seats for reference in seat.running}
-        first, rest = ray.wait(list(owner), num_returns=1, timeout=1.0, fetch_local=False)
+        if not self.waiting and any(not seat.running for seat in self.seats):
+            patience = min(patience, 2 * LOOK)  # somebody is idle: soon a call may be late
+        everything = [*owner, *others]
+        first, rest = ray.wait(everything, num_returns=1, timeout=patience, fetch_local=False)
         more = ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0] if first and rest else []
-        for reference in (*first, *more):
-            if reference in owner[reference].running:
-                self._settle(owner[reference], reference)
-        self._check_deadlines()
+        ended = [*first, *more]
+        self._settle(owner, [reference for reference in ended if reference in owner])
+        now = time.monotonic()
+        if now - self.looked >= LOOK:
+            self.looked = now
+            self._look(now)
         self._assign()
+        return [reference for reference in ended if reference not in owner]
 
-    def _settle(self, seat: Seat, reference: Any) -> None:
-        """Deals with a call that has ended, one way or another."""
-        running = seat.running.pop(reference)
-        if running.call is not None:
-            running.call.copies -= 1
-        try:
-            report = ray.get(reference, timeout=self.limits.call)
-        except (exceptions.RayTaskError, exceptions.ObjectLostError) as error:
-            self._blame_call(seat, running, error)
-        except exceptions.TaskCancelledError:
-            return  # another copy was the first
-        except LOST as error:
-            self._fault(seat, running, error)
-        else:
-            self._accept(seat, running, report)
+    def _look(self, now: float) -> None:
+        """At workers that are late, hang, or are not there."""
+        self._check_deadlines(now)
+        self.strength.check(self.seats, now)
+        if not self.waiting:
+            self._give_again(now)
+
+    def _settle(self, owner: dict[Any, Seat], ended: Sequence[Any]) -> None:
+        """Deals with calls that have ended, one way or another."""
+        for reference, outcome in zip(ended, outcomes(ended, self.limits.call), strict=True):
+            seat = owner[reference]
+            if reference in seat.running:  # else the worker was given up a moment ago
+                running = seat.running.pop(reference)
+                if running.call is not None:
+                    running.call.copies -= 1
+                self._take(seat, running, outcome)
+
+    def _take(self, seat: Seat, running: Running, outcome: Any) -> None:
+        """Deals with what a call has left: its report, or an error of Ray's."""
+        match outcome:
+            case exceptions.RayTaskError() | exceptions.ObjectLostError():
+                self._blame_call(seat, running, outcome)
+            case exceptions.TaskCancelledError():
+                pass  # another worker has it, or was the first
+            case _ if isinstance(outcome, LOST):
+                self._fault(seat, running, outcome)
+            case exceptions.RayError():
+                raise outcome
+            case _:
+                self._accept(seat, running, outcome)
 
     def _accept(self, seat: Seat, running: Running, report: Any) -> None:
         now = time.monotonic()
@@ -264,34 +290,10 @@ class Pool:
         seat.since, seat.killed = time.monotonic(), True
         ray.kill(seat.actor, no_restart=False)
 
-    def _check_deadlines(self) -> None:
+    def _check_deadlines(self, now: float) -> None:
         """Restarts workers that have been at one call for too long, and gives up those that Ray cannot restart."""
-        now = time.monotonic()
         for seat in self.seats:
             limit = self.limits.call if seat.ready and not seat.killed else self.limits.start
             known = seat.ready or seat.answers > 0  # a worker that never started may be waiting for resources
             if seat.running and known and now - seat.since > limit:
                 self._restart(seat, now - seat.since)
-        self._check_strength(now)
-
-    def _check_strength(self, now: float) -> None:
-        """Says once, and soon, that workers find no place; gives up if there are too few of them for too long."""
-        ready = sum(seat.ready for seat in self.seats)
-        if ready == len(self.seats):
-            self.complete = now
-        elif now - self.complete > SOON:
-            self.complete = math.inf  # until all are there
-            self.say(f"{len(self.seats) - ready} of {len(self.seats)} attackers are not there yet; {self._asked()}")
-        if ready >= self.limits.least:
-            self.enough = now
-        elif now - self.enough > self.limits.start:
-            raise TimeoutError(
-                f"{ready or 'no'} attacker started within {self.limits.start:.0f} s (workers.start_deadline), and"
-                f" {self.limits.least} must be there (workers.least_attackers); {self._asked()}"
-            )
-
-    def _asked(self) -> str:
-        """What the workers ask for, and what there is."""
-        there, free = ray.cluster_resources(), ray.available_resources()
-        found = [f"{there.get(name, 0):g} {name} ({free.get(name, 0):g} free)" for name in ("CPU", "GPU")]
-        return f"each asks for {self.limits.asks or 'a place'}, and the cluster has {', '.join(found)}"

@@ -2,19 +2,22 @@
 
 A call carries all that it needs, so two workers may have the same one; the first answer counts. That is how one slow
 worker is kept from setting the pace of all: it gets a call only if it will be done before the others would have got
-round to it, and a call that it keeps for too long is given to an idle worker as well.
+round to it, and a call that it keeps for too long is given to an idle worker as well. The others have a second call
+queued while they work on one, so that they need not wait for the driver; it changes hands where somebody is idle.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections import deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, final
 
 SLOW = 1.5  # times the typical seconds a call: a worker that needs more is slow
 LATE = 1.5  # times the seconds that an idle worker would need for a call: one that takes longer yet is given again
+QUEUED = 1.1  # the same for a call that has not begun: it changes hands, so that nothing is made twice
 SHORT = 0.2  # seconds that a call must still take to be worth giving again
 NEWS = 0.3  # weight of the newest call in the moving average
 
@@ -80,6 +83,10 @@ class Seat:
         self.answers += 1
         self.busy += seconds
 
+    def free_at(self) -> float:
+        """When it will be done with the call that it has, if that takes as long as its calls did on the average."""
+        return self.since + (statistics.fmean(self.paces.values()) if self.paces else 0.0)
+
 
 @final
 class Watch:
@@ -119,6 +126,26 @@ def behind(seats: Sequence[Seat]) -> str:
     return f"attacker {worst.number} takes {worst.slowness:.1f}x" if worst.slowness > SLOW else ""
 
 
+def deal(seats: Sequence[Seat], waiting: deque[Call]) -> Iterator[tuple[Seat, Call]]:
+    """Who gets which of the waiting calls now. Each is to be noted at its worker before the next is asked for.
+
+    One call for each worker that is not slow, then a second, where those come first that will be free first. A slow
+    one gets one only where that helps.
+    """
+    if not waiting:
+        return
+    ready = [seat for seat in seats if seat.ready]
+    for depth in (1, 2):
+        free = [seat for seat in ready if seat.slowness <= SLOW and len(seat.running) < depth]
+        for seat in sorted(free, key=Seat.free_at) if depth == 2 else free:
+            if not waiting:
+                return
+            yield seat, waiting.popleft()
+    for seat in [seat for seat in ready if not seat.running]:
+        if waiting and worth_a_try(seat, seats, len(waiting)):
+            yield seat, waiting.pop()
+
+
 def worth_a_try(slow: Seat, others: Iterable[Seat], waiting: int) -> bool:
     """Whether a slow worker would be done with the last of the waiting calls before the others were with all of them.
 
@@ -132,20 +159,38 @@ def worth_a_try(slow: Seat, others: Iterable[Seat], waiting: int) -> bool:
     return slow.slowness * rate <= running + waiting
 
 
-def late(seats: Iterable[Seat], idle: Seat, now: float) -> Call | None:
-    """The running call that an idle worker would be done with long before the one that has it; None if there is none.
+class Late(NamedTuple):
+    """A call that an idle worker should get."""
+
+    call: Call
+    queued: Any  # the reference of its report where it is, if it has not begun there; else None
+
+
+def late(seats: Iterable[Seat], idle: Seat, now: float) -> Late | None:
+    """The call that an idle worker would be done with long before the one that has it; None if there is none.
 
     What a call will still take follows from its place and the worker's pace; a call that is overdue is expected to take
     as long again as it is late.
     """
     found, longest = None, 0.0
     for seat in seats:
-        for place, running in enumerate(seat.running.values()):
+        for place, (reference, running) in enumerate(seat.running.items()):
             call = running.call
             if call is None or call.answered or call.copies > 1 or call.method not in idle.paces:
                 continue
-            expected = (place + 1) * seat.paces.get(call.method, idle.paces[call.method])
+            pace = idle.paces[call.method]
+            expected = (place + 1) * seat.paces.get(call.method, pace)
             left = abs(expected - (now - seat.since))
-            if left > max(longest, SHORT, LATE * idle.paces[call.method]):
-                found, longest = call, left
+            if left > max(longest, SHORT, (QUEUED if place else LATE) * pace):
+                found, longest = Late(call, reference if place else None), left
     return found
+
+
+def overdue(seats: Sequence[Seat], now: float) -> Iterator[tuple[Seat, Late]]:
+    """Which idle worker gets which call of another, the fastest first; see `deal` about noting them."""
+    idle = [seat for seat in seats if seat.ready and not seat.running]
+    for seat in sorted(idle, key=lambda seat: seat.slowness):
+        found = late(seats, seat, now)
+        if found is None:
+            return
+        yield seat, found

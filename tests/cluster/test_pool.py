@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import ray
 
-from workers import pool as module
+from tests.told import until
+from workers import strength as module
 from workers.pool import Pool
 from workers.seats import Limits
 
@@ -163,6 +164,7 @@ def test_calls_given_twice_are_answered_once() -> None:
         all_ready(pool)
         for number in range(20):
             pool.submit(number, "double", number)
+            pool._assign()
             for seat in pool.seats:
                 if not seat.running and pool.seats[0].running:
                     call = next(iter(pool.seats[0].running.values())).call
@@ -173,6 +175,48 @@ def test_calls_given_twice_are_answered_once() -> None:
         assert pool.collect(["after"])[0].report == 0.2
         assert not pool.done
         assert pool.events["requeues"] == 0
+
+
+def test_a_worker_has_its_next_call_before_it_is_done_with_one() -> None:
+    """Nobody looks at the pool while the worker does both."""
+    with pool_of(1) as (pool, _):
+        all_ready(pool)
+        for number in range(3):
+            pool.submit(number, "slow", 0.3)
+        pool._assign()
+        first, second = list(pool.seats[0].running)
+        assert len(ray.wait([first, second], num_returns=2, timeout=60)[0]) == 2
+        assert [answer.report for answer in pool.collect(range(3))] == [0.3] * 3
+
+
+def test_a_queued_call_changes_hands_where_somebody_is_idle() -> None:
+    """Four calls for two workers, of which the first has two long ones."""
+    with pool_of(2) as (pool, _):
+        all_ready(pool)
+        pool.submit("known", "slow", 0.3)
+        pool.submit("too", "slow", 0.3)
+        pool.collect(["known", "too"])
+        seconds = {"long": 3.0, "short": 0.0, "queued": 0.31, "last": 0.0}
+        for key, value in seconds.items():
+            pool.submit(key, "slow", value)
+        answers = pool.collect(list(seconds))
+        assert [answer.report for answer in answers] == list(seconds.values())
+        long, short, queued, last = ray.get([answer.payload for answer in answers])
+        assert long != queued == short == last
+        assert pool.events["requeues"] == 0
+
+
+def test_calls_go_on_while_something_else_is_waited_for() -> None:
+    """More calls than the worker has at a time are done while another actor's call is waited for."""
+    other, here = hiring()(), ray.put("here")
+    never = other.slow.options(num_returns=2).remote(600)[0]
+    with pool_of(1) as (pool, _):
+        all_ready(pool)
+        for number in range(6):
+            pool.submit(number, "double", number)
+        until(lambda: pool.attend([never], 0.2) == [] and len(pool.done) == 6)
+        assert pool.attend([never, here], 60) == [here]
+    ray.kill(other)
 
 
 def test_a_worker_that_cannot_start_is_replaced(tmp_path: Path) -> None:
