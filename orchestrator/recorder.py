@@ -34,10 +34,11 @@ class Recorder:
     def __init__(self, recipe: Recipe, examples: int, folder: RunFolder, tracker: Tracker, listener: Listener) -> None:
         self.recipe, self.examples, self.folder = recipe, examples, folder
         self.tracker, self.listener = tracker, listener
-        self.latest: dict[str, float] = {}
+        self.made = 0  # updates, by this process
         self.backend: Backend | None = None
         known = history(folder).series
-        self.kept = {name: {int(at) - 1: value for at, value in known.get(name, [])} for name in (*COSTS, LOSS)}
+        self.latest = {name: points[-1][1] for name, points in known.items()}
+        self.kept = {name: {int(at) - 1: value for at, value in known.get(name, [])} for name in COSTS}
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Records an update, with what has changed about the workers since the one before."""
@@ -47,8 +48,10 @@ class Recorder:
         self.tracker.metrics("step", step, metrics)
         for name, known in self.kept.items():
             known[step] = metrics[name]
+        self.made += 1
         if self.backend:
-            self.backend.announce(self.recipe.name, {"step": step + 1} | workers | metrics)
+            counts = {"step": step + 1, "examples": self.made * self.recipe.train.batch}
+            self.backend.announce(self.recipe.name, counts | workers | metrics)
         note = f"loss {metrics['train/loss']:.3f}, {metrics['train/examples_per_second']:,.0f} examples/s"
         behind = self.backend.behind() if self.backend else ""
         self.listener.advance(STAGE, step + 1, f"{note}; {behind}" if behind else note)
@@ -78,7 +81,7 @@ class Recorder:
 
     def _theorem(self, backend: Backend, epoch: int, delta: float) -> dict[str, float]:
         """The convergence theorem's terms at the end, from the largest condition that was seen in the last epoch."""
-        losses = [loss for _, loss in sorted(self.kept[LOSS].items())]
+        losses = [loss for _, loss in history(self.folder).series[LOSS]]
         found = theorem.measure_theorem(self.recipe, self.examples, backend, epoch)
         terms = theorem.terms_of(found, delta, losses)
         write_json(self.folder.theorem, terms)
@@ -97,9 +100,11 @@ class Recorder:
         return {"cost/loss_passes_per_example": result.report, "cost/epoch_loss_passes": result.report * made}
 
     def _costs(self, epoch: int) -> dict[str, float]:
-        """What an epoch cost: passes, and seconds of the workers."""
+        """What an epoch cost: passes, and seconds of the workers. What those before it cost is forgotten."""
         work = work_of(self.recipe)
         per_epoch = schedule.steps_per_epoch(work, self.examples)
         steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+        for name, known in self.kept.items():
+            self.kept[name] = {step: value for step, value in known.items() if step >= steps.start}
         sums = {name: sum(self.kept[name].get(step, 0.0) for step in steps) for name in COSTS}
         return {COSTS[name]: total * (work.batch if "per_example" in name else 1) for name, total in sums.items()}
