@@ -1,19 +1,20 @@
-"""What Prometheus reads of a run while it trains: a gauge for each metric of the last step, served by Ray.
+"""What Prometheus reads of a run while it trains, served by Ray: gauges of the last step, and counters of what adds up.
 
-Every node of a Ray cluster has a port that Prometheus reads; Ray puts `ray_` before a name. deploy/grafana.json shows
-them. What only ever grows (requeues, restarts) is a gauge too, since the run counts it already.
+Every node of a Ray cluster has a port that Prometheus reads; Ray puts `ray_` before a name, and `_total` behind a
+counter's. deploy/grafana.json shows them. A counter begins at 0 with each process of the run, as Prometheus expects.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import final
 
-from ray.util.metrics import Gauge
+from ray.util.metrics import Counter, Gauge
 
 PREFIX = "sparring_"
-SHOWN = {  # by the metric's name
+SHOWN = {  # gauges, by the metric's name
     "step": "updates made",
     "train/loss": "mean loss of the last step's examples",
     "train/adversarial_accuracy": "share of the last step's adversarial examples that are classified correctly",
@@ -26,31 +27,41 @@ SHOWN = {  # by the metric's name
     "workers/attackers": "attackers that have started",
     "workers/idle_share": "share of the attackers' time spent idle",
     "workers/shards_in_flight": "shards that attackers have",
-    "workers/requeues": "shards that went to another attacker because theirs was lost, so far",
-    "workers/restarts": "attackers that Ray restarted, so far",
-    "workers/replacements": "attackers that were replaced, so far",
-    "workers/hangs": "attackers that gave no answer in time, so far",
-    "workers/retries": "shards that were tried again because code raised, so far",
-    "workers/given_again": "shards that an idle attacker got as well because theirs was slow, so far",
-    "workers/shards_lost": "steps whose finished shards went with their node, so far",
-    "workers/trainer_starts": "starts of the trainer, so far",
+}
+COUNTED = {  # counters; their metrics say how often it has happened to this process so far
+    "examples": "adversarial examples that were learnt from",
+    "workers/requeues": "shards that went to another attacker because theirs was lost",
+    "workers/restarts": "attackers that Ray restarted",
+    "workers/replacements": "attackers that were replaced",
+    "workers/hangs": "attackers that gave no answer in time",
+    "workers/retries": "shards that were tried again because code raised",
+    "workers/given_again": "shards that an idle attacker got as well because theirs was slow",
+    "workers/shards_lost": "steps whose finished shards went with their node",
+    "workers/trainer_starts": "starts of the trainer",
 }
 
 
 @final
 class Gauges:
-    """The gauges of this process."""
+    """The gauges and counters of this process."""
 
     def __init__(self) -> None:
-        self.gauges = {name: Gauge(exported(name), description=text, tag_keys=("run",)) for name, text in SHOWN.items()}
+        self.gauges = {name: Gauge(exported(name), text, tag_keys=("run",)) for name, text in SHOWN.items()}
+        self.counters = {name: Counter(exported(name), text, tag_keys=("run",)) for name, text in COUNTED.items()}
+        self.counted: defaultdict[str, float] = defaultdict(float)
 
     def show(self, run: str, metrics: Mapping[str, float]) -> None:
-        """Sets those that are known of a run's last step."""
+        """Tells those that are known of a run's last step."""
         for name, gauge in self.gauges.items():
             if name in metrics:
                 gauge.set(metrics[name], tags={"run": run})
+        for name, counter in self.counters.items():
+            more = metrics.get(name, 0.0) - self.counted[name]
+            if more > 0:  # Ray takes no others
+                counter.inc(more, tags={"run": run})
+                self.counted[name] += more
 
 
 def exported(name: str) -> str:
-    """A metric's name as Prometheus has it, without Ray's prefix."""
+    """A metric's name as Prometheus has it, without what Ray puts before and behind it."""
     return PREFIX + re.sub(r"\W", "_", name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from orchestrator.gauges import SHOWN, exported
+from orchestrator.gauges import COUNTED, SHOWN, exported
 from orchestrator.recipe import Evaluation, Recipe, Tracking, Train, Validation, Workers
 from orchestrator.run import train
 from tests.told import until
@@ -18,11 +18,11 @@ from tests.told import until
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_dashboard_shows_every_gauge_and_no_other() -> None:
+def test_the_dashboard_shows_every_gauge_and_counter_and_no_other() -> None:
     dashboard = json.loads((ROOT / "deploy" / "grafana.json").read_text())
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     asked = set(re.findall(r"ray_(sparring_\w+)", " ".join(queries)))
-    assert asked == {exported(name) for name in SHOWN}
+    assert asked == {exported(name) for name in SHOWN} | {f"{exported(name)}_total" for name in COUNTED}
     assert all('run=~"$run"' in query for query in queries)
     identities = [panel["id"] for panel in dashboard["panels"]]
     assert len(set(identities)) == len(identities)
@@ -50,9 +50,10 @@ def test_prometheus_reads_the_last_step_of_a_run(tmp_path: Path) -> None:
         lines = [line for line in text.splitlines() if line.startswith("ray_sparring_") and 'run="watched"' in line]
         return {line.partition("{")[0].removeprefix("ray_"): float(line.rpartition(" ")[2]) for line in lines}
 
-    until(lambda: exported("step") in read())
+    until(lambda: {exported("step"), f"{exported('examples')}_total"} <= set(read()))
     shown = read()
     assert shown[exported("step")] == 11
     assert shown[exported("workers/attackers")] == 2
     assert shown[exported("train/loss")] == pytest.approx(run.metrics["train/loss"])
-    assert run.metrics["workers/trainer_starts"] == 1
+    assert shown[f"{exported('examples')}_total"] == 11 * 128
+    assert shown[f"{exported('workers/trainer_starts')}_total"] == run.metrics["workers/trainer_starts"] == 1
