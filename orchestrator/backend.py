@@ -73,6 +73,10 @@ class Backend(ABC):
         """Which worker holds up the others, in a few words; empty if none does."""
         return ""
 
+    def trouble(self) -> str:
+        """Why work cannot go on for long, in words; empty where it can."""
+        return ""
+
     def figures(self) -> dict[str, float]:
         """How the workers are doing, since the last time that this was asked; nothing where there are none."""
         return {}

@@ -22,6 +22,7 @@ from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 from orchestrator.backend import Backend, ExamplesLost, Handle, Result, TrainerLost
 from orchestrator.gauges import Gauges
 from orchestrator.listener import Listener
+from orchestrator.pulse import Pulse
 from orchestrator.recipe import Workers
 from orchestrator.trainers import Trainers
 from workers.attacker import Attacker
@@ -170,6 +171,7 @@ class Remote(Backend):
         self.pool = Pool(lambda: hire.remote(work), workers.attackers, limits, listener.say)
         self.watch, self.gauges = Watch(), Gauges()
         self.counts = Counter({"trainer_starts": 0, "shards_lost": 0})
+        self.pulse = Pulse(ray.get_runtime_context().gcs_address, listener)
 
     def share(self, value: Any) -> Handle:
         """Into the object store."""
@@ -220,6 +222,10 @@ class Remote(Backend):
         """The slowest attacker, where it is much slower."""
         return self.pool.behind()
 
+    def trouble(self) -> str:
+        """The end of Ray's control process, which is soon that of all others."""
+        return self.pulse.trouble()
+
     def figures(self) -> dict[str, float]:
         """Of the pool, and all that has happened so far."""
         return self.watch.look(self.pool.seats) | {name: float(count) for name, count in self.events().items()}
@@ -233,6 +239,9 @@ class Remote(Backend):
         return dict(self.pool.events) | dict(self.counts)
 
     def close(self) -> None:
-        """Ends all actors."""
+        """Ends all actors; where the control process is gone, nobody would hear of it, and they end by themselves."""
+        self.pulse.stop()
+        if self.pulse.trouble():
+            return
         self.pool.close()
         self.trainers.close()

@@ -56,7 +56,8 @@ class Loop:
     def run(self, observer: Observer, listener: Listener, every: int, stop: Callable[[], bool]) -> Handle:
         """Trains to the end and returns the handle of the model to keep.
 
-        Raises Interrupted, after a checkpoint, once `stop()` is true, and FloatingPointError if the run diverges.
+        Raises Interrupted, after a checkpoint, once `stop()` is true, RuntimeError, after one, once the backend is in
+        trouble, and FloatingPointError if the run diverges.
         """
         recoveries = 0
         restored = False
@@ -140,9 +141,12 @@ class Loop:
         epoch, within = divmod(self.step, self.per_epoch)
         if within == 0:
             observer.epoch(epoch - 1, self.backend, self.backend.ask_trainer("finished"))
-        stopping = stop() and self.step < self.steps
+        trouble = self.backend.trouble()
+        stopping = (stop() or trouble != "") and self.step < self.steps
         if within == 0 or self.step % every == 0 or stopping:
             observer.checkpoint(self.step)
             self.checkpoint()
+        if stopping and trouble:
+            raise RuntimeError(f"{trouble}; the same command goes on after step {self.step} of {self.steps}")
         if stopping:
             raise Interrupted(f"stopped after step {self.step} of {self.steps}")

@@ -139,3 +139,15 @@ def test_metrics_say_what_a_step_cost(tmp_path: Path) -> None:
     assert {m["cost/forwards_per_example"] for m in notes.metrics} == {4.0}
     assert {m["cost/backwards_saved_per_example"] for m in notes.metrics} == {0.0}
     assert all(0 <= m["train/adversarial_accuracy"] <= 1 for m in notes.metrics)
+
+
+def test_a_backend_in_trouble_stops_the_run_with_a_checkpoint(
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes, backend = Notes(), Inline(WORK)
+    monkeypatch.setattr(backend, "trouble", lambda: "its head is gone" if len(notes.steps) == 3 else "")
+    with pytest.raises(RuntimeError, match=f"its head is gone; the same command goes on after step 3 of {STEPS}"):
+        bits(backend, tmp_path, notes=notes)
+    rest = Notes()
+    assert bits(Inline(WORK), tmp_path, notes=rest) == reference
+    assert rest.steps == list(range(3, STEPS))

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from orchestrator import pulse
 from orchestrator.config import load_recipe
 from orchestrator.run import train
 from tests.cluster.conftest import ray_processes
@@ -93,33 +94,62 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
         shutil.rmtree(driver.cluster or "nowhere", ignore_errors=True)  # a killed driver cannot do it
 
 
-def test_a_driver_that_is_killed_and_stopped_twice_ends_with_the_same_bits(
-    start: Callable[[], Driver], tmp_path: Path
-) -> None:
-    killed = start()
-    killed.wait_until(lambda: killed.steps() >= 8)
-    actors = killed.workers("Attacker") + killed.workers("Trainer")
-    killed.process.send_signal(signal.SIGKILL)
-    assert killed.end()[0] == -signal.SIGKILL
+def killed(driver: Driver) -> None:
+    """SIGKILL: Ray ends the actors."""
+    driver.wait_until(lambda: driver.steps() >= 8)
+    actors = driver.workers("Attacker") + driver.workers("Trainer")
+    driver.process.send_signal(signal.SIGKILL)
+    assert driver.end()[0] == -signal.SIGKILL
     assert len(actors) == 3
     assert not psutil.wait_procs(actors, timeout=PATIENCE)[1]
 
-    hurried = start()
-    hurried.wait_until(lambda: hurried.steps() >= 14)
-    for attacker in hurried.workers("Attacker"):
+
+def beheaded(driver: Driver) -> None:
+    """SIGKILL of Ray's control process: the run says so, and stops with a checkpoint before Ray ends everything."""
+    driver.wait_until(lambda: driver.steps() >= 11)
+    attackers = driver.workers("Attacker")
+    (head,) = [p for p in psutil.Process(driver.process.pid).children(recursive=True) if p.name() == "gcs_server"]
+    for attacker in attackers:
+        attacker.suspend()  # so that the run is not over before the loss is noticed
+    head.kill()
+    driver.wait_until(lambda: "give the same command: it goes on from the last step" in driver.said())
+    time.sleep(pulse.GONE)
+    for attacker in attackers:
+        attacker.resume()
+    code, said = driver.end()
+    assert (code, "is gone" in said) == (1, True), said
+    assert f"the same command goes on after step {driver.steps()} of {STEPS}" in said
+    assert not psutil.wait_procs(ray_processes(driver.cluster), timeout=PATIENCE)[1]
+
+
+def hurried(driver: Driver) -> None:
+    """Ctrl-C twice."""
+    driver.wait_until(lambda: driver.steps() >= 16)
+    for attacker in driver.workers("Attacker"):
         attacker.suspend()  # so that the step does not end by itself
-    hurried.process.send_signal(signal.SIGINT)
-    hurried.wait_until(lambda: "once more to stop at once" in hurried.said())
-    hurried.process.send_signal(signal.SIGINT)
-    code, said = hurried.end()
+    driver.process.send_signal(signal.SIGINT)
+    driver.wait_until(lambda: "once more to stop at once" in driver.said())
+    driver.process.send_signal(signal.SIGINT)
+    code, said = driver.end()
     assert (code, "stopped at once; the same command goes on" in said) == (130, True), said
 
-    patient = start()
-    patient.wait_until(lambda: patient.steps() >= 20)
-    patient.process.send_signal(signal.SIGINT)
-    code, said = patient.end()
+
+def patient(driver: Driver) -> None:
+    """Ctrl-C once."""
+    driver.wait_until(lambda: driver.steps() >= 22)
+    driver.process.send_signal(signal.SIGINT)
+    code, said = driver.end()
     assert code == 3
     assert "with a checkpoint; the same command goes on from there" in said
+
+
+def test_a_driver_that_is_killed_beheaded_and_stopped_twice_ends_with_the_same_bits(
+    start: Callable[[], Driver], tmp_path: Path
+) -> None:
+    for end in (killed, beheaded, hurried, patient):
+        driver = start()
+        end(driver)
+        assert "Traceback" not in driver.said()
 
     recipe, folder = tmp_path / "recipe.toml", tmp_path / "runs"
     finished = train(load_recipe(recipe, [f"tracking.folder={folder}", "workers.backend=inline"]))
@@ -127,5 +157,4 @@ def test_a_driver_that_is_killed_and_stopped_twice_ends_with_the_same_bits(
     assert (finished.resumed, whole.resumed) == (True, False)
     assert finished.folder.model.read_bytes() == whole.folder.model.read_bytes()
     assert steps_recorded(folder) == list(range(STEPS))
-    assert "Traceback" not in killed.said() + hurried.said() + patient.said()
     assert json.loads(finished.folder.summary.read_text())["metrics"]["train/loss"] > 0
