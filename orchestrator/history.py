@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple, final
 
 from orchestrator.folders import RunFolder
-from orchestrator.spool import Record, decode
+from orchestrator.spool import RECORDS, Record, decode
 
 Series = list[tuple[float, float]]  # updates made, value
 
@@ -51,7 +51,7 @@ def thinned(series: Series, most: int = 400) -> Series:
 
 def _records(folder: RunFolder) -> Iterator[Record]:
     """The undamaged records, oldest first."""
-    path = folder.records / "records.jsonl"
+    path = folder.records / RECORDS
     if not path.is_file():
         return
     with path.open("rb") as file:

@@ -25,6 +25,7 @@ Kind = Literal["metrics", "param", "tag", "artifact", "model", "status"]
 TOGETHER = frozenset({"metrics", "param", "tag"})  # kinds that travel in one request
 MOST = 250  # records read at once
 MOST_BYTES = 256 * 1024  # of them; the server takes a million bytes a request
+RECORDS, CURSOR = "records.jsonl", "cursor.json"  # files in a run's folder of records
 NAME_LENGTH = 250  # characters that the server takes
 
 
@@ -44,8 +45,8 @@ class Spool:
     def __init__(self, folder: Path) -> None:
         """Opens or creates the records in `folder`. Raises ValueError if another process has them open."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._path = folder / "records.jsonl"
-        self._cursor_path = folder / "cursor.json"
+        self._path = folder / RECORDS
+        self._cursor_path = folder / CURSOR
         self._refused_path = folder / "refused.jsonl"
         self._lock = threading.Lock()
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)

@@ -10,6 +10,7 @@ from typing import Literal, final
 
 from orchestrator.folders import RunFolder
 from orchestrator.history import History, history
+from orchestrator.spool import CURSOR, RECORDS
 
 RECENT = 20  # steps that the speed is averaged over
 
@@ -25,6 +26,7 @@ class Status:
     of: int  # updates in all; 0: not known yet
     seconds_left: float | None  # at the speed of the last steps; None: not running, or too early to say
     seconds_silent: float | None  # since the last record; None: nothing recorded yet
+    records_waiting: int  # for MLflow, to be sent
     metrics: dict[str, float]  # the last value of each
 
 
@@ -36,7 +38,7 @@ def status(folder: RunFolder) -> Status:
     state: Literal["running", "stopped", "finished"] = "running" if is_locked(folder) else "stopped"
     if folder.summary.is_file():
         state = "finished"
-    records = folder.records / "records.jsonl"
+    records = folder.records / RECORDS
     return Status(
         run=folder.name,
         state=state,
@@ -44,8 +46,19 @@ def status(folder: RunFolder) -> Status:
         of=of,
         seconds_left=time_left(known, of - steps) if state == "running" and of else None,
         seconds_silent=time.time() - records.stat().st_mtime if records.is_file() else None,
+        records_waiting=waiting(folder),
         metrics={name: points[-1][1] for name, points in sorted(known.series.items())},
     )
+
+
+def waiting(folder: RunFolder) -> int:
+    """How many records MLflow does not have yet."""
+    records, cursor = folder.records / RECORDS, folder.records / CURSOR
+    written = records.read_bytes().count(b"\n") if records.is_file() else 0
+    try:
+        return max(0, written - int(json.loads(cursor.read_bytes())["records"]))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return written
 
 
 def planned(folder: RunFolder) -> int:

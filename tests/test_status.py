@@ -48,6 +48,17 @@ def test_a_run_that_has_said_nothing_yet(tmp_path: Path) -> None:
     assert (now.steps, now.of, now.seconds_silent, now.metrics) == (0, 0, None, {})
 
 
+def test_it_says_how_many_records_wait_for_mlflow(tmp_path: Path) -> None:
+    run = started(tmp_path)
+    assert status(run).records_waiting == 4
+    said = CliRunner().invoke(app, ["status", "--folder", str(tmp_path)])
+    assert "Records wait for MLflow: 4 of a-run" in said.output
+    write_json(run.records / "cursor.json", {"target": "there", "records": 3, "bytes": 1})
+    assert status(run).records_waiting == 1
+    write_json(run.records / "cursor.json", {"records": 4})
+    assert "wait" not in CliRunner().invoke(app, ["status", "--folder", str(tmp_path)]).output
+
+
 def test_the_command_shows_all_runs(tmp_path: Path) -> None:
     started(tmp_path, "first")
     started(tmp_path, "second", 7)

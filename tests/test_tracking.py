@@ -21,9 +21,11 @@ from torch import nn
 from algorithms.models.cnn4 import Cnn4
 from orchestrator import addresses
 from orchestrator.folders import RunFolder, write_json
-from orchestrator.recipe import Tracking
+from orchestrator.recipe import Evaluation, Recipe, Tracking, Train, Workers
+from orchestrator.run import train
+from orchestrator.status import status
 from orchestrator.tracking import Tracker, flush
-from tests.told import Told, until
+from tests.told import Heard, Told, until
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -317,6 +319,33 @@ def test_a_server_that_is_killed_and_started_again_misses_nothing(folder: RunFol
     experiment = client_of(tracking).get_run(tracker.run_id).info.experiment_id
     assert tracker.url == f"{server.uri}/#/experiments/{experiment}/runs/{tracker.run_id}"
     assert [model.name for model in client_of(tracking).search_logged_models([experiment])] == ["model"]
+
+
+def test_a_run_that_never_finds_its_server_is_sent_when_it_is_resumed(tmp_path: Path, server: Server) -> None:
+    server.kill()
+    tracking, heard = Tracking(uri=server.uri, folder=str(tmp_path / "runs")), Heard()
+    recipe = Recipe(
+        name="alone",
+        model=Cnn4(width=2, hidden=4),
+        train=Train(epochs=1),
+        evaluation=Evaluation(suite="demo", examples=8),
+        workers=Workers(backend="inline"),
+        tracking=tracking,
+    )
+    run = train(recipe, listener=heard)
+    name = run.folder.name
+    assert (run.folder.model.is_file(), run.outcome.parquet.is_file()) == (True, True)
+    assert [f"resuming {name} sends them" in sentence for sentence in heard.said].count(True) == 1
+    assert status(run.folder).records_waiting > 11
+
+    server.start()
+    again = train(resume=str(run.folder.path), listener=Heard())
+    assert (again.metrics, again.outcome.metrics()) == (run.metrics, run.outcome.metrics())
+    assert status(run.folder).records_waiting == 0
+    (found,) = runs(tracking)
+    assert (found.info.run_name, found.info.status) == (name, "FINISHED")
+    assert [step for step, _ in history(tracking, found.info.run_id, "train/loss")] == list(range(11))
+    assert len(client_of(tracking).search_logged_models([found.info.experiment_id])) == 1
 
 
 def test_a_training_that_is_killed_and_resumed_has_every_step_once(folder: RunFolder, nowhere: Tracking) -> None:

@@ -1,4 +1,4 @@
-"""What tests of threads need: a listener that remembers, and patience."""
+"""What tests of threads and processes need: listeners that remember, and patience."""
 
 from __future__ import annotations
 
@@ -25,6 +25,22 @@ class Told:
 
     def end(self, stage: str) -> None:
         raise AssertionError
+
+
+class Heard:
+    """A listener that remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+    def begin(self, stage: str, total: int, unit: str) -> None: ...
+
+    def advance(self, stage: str, done: int, note: str = "") -> None: ...
+
+    def end(self, stage: str) -> None: ...
 
 
 def until(condition: Callable[[], bool]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("train/loss", "train/clean_accuracy", "train/adversarial_accuracy", "validation/robust_accuracy")
 
+FEW = 50  # records that are on their way to MLflow all the time
 FAULTS = ("requeues", "restarts", "replacements", "hangs", "shards_lost")  # of attackers; shown where there were any
 
 
@@ -51,6 +52,9 @@ def table(found: list[Status]) -> Table:
         steps = f"{each.steps:,} of {each.of:,}" if each.of else f"{each.steps:,}"
         times = span(each.seconds_left), span(each.seconds_silent)
         shown.add_row(each.run, each.state, steps, *times, workers(each.metrics), *values)
+    usual = {"running": FEW}
+    unsent = [f"{e.records_waiting:,} of {e.run}" for e in found if e.records_waiting > usual.get(e.state, 0)]
+    shown.caption = f"Records wait for MLflow: {', '.join(unsent)}" if unsent else None
     return shown
 
 

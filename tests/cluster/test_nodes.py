@@ -16,28 +16,13 @@ from orchestrator.backend import Inline
 from orchestrator.cluster import Remote
 from orchestrator.recipe import Workers
 from tests.cluster.conftest import STORE
+from tests.told import Heard
 from tests.training import Notes, bits, changed
 from workers.messages import Work
 
 pytestmark = [pytest.mark.ray]
 # 600 images of 8x8 pixels are more than Ray sends along with an answer: they lie on the node where they were made.
 LARGE = changed(batch=1200, shard=600, epochs=6, lag=1)
-
-
-class Heard:
-    """A listener that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-    def begin(self, stage: str, total: int, unit: str) -> None: ...
-
-    def advance(self, stage: str, done: int, note: str = "") -> None: ...
-
-    def end(self, stage: str) -> None: ...
 
 
 class Nodes:

@@ -19,7 +19,8 @@ from orchestrator.cluster import Remote
 from orchestrator.cluster import remote_backend as cluster_backend
 from orchestrator.recipe import Workers
 from tests.cluster.test_elastic import processes
-from tests.cluster.test_nodes import Heard, Nodes
+from tests.cluster.test_nodes import Nodes
+from tests.told import Heard
 from tests.training import STEPS, WORK, Notes, bits, changed
 from workers.messages import Work
 
