@@ -126,6 +126,11 @@ class Workers:
             raise ValueError(
                 "maximizers: 0 with device = 'cuda', as tasks on CPUs would give other bits than the trainer"
             )
+        if self.trainers > 1 and self.device == "cuda" and self.trainer_gpus < 1:
+            raise ValueError(
+                f"trainer_gpus: at least 1 for each of {self.trainers} trainers, not {self.trainer_gpus:g}, as NCCL"
+                " connects no two processes on one GPU"
+            )
         checks.between("deadline", self.deadline, 1, 1e6, "a number of seconds")
         checks.between("start_deadline", self.start_deadline, 1, 1e6, "a number of seconds")
         checks.at_least("start_failures", self.start_failures, 0, "a number of workers")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from orchestrator.recipe import Workers
 from workers.descent import ShardGradient, Statistics, tree_sum
 from workers.ranks import RankLost, Ranks
 
@@ -87,3 +88,11 @@ def test_one_alone_needs_no_network() -> None:
 def test_each_shard_has_one_rank(size: int) -> None:
     taken = [Ranks(rank, size, CPU).mine(range(SHARDS)) for rank in range(size)]
     assert sorted(shard for some in taken for shard in some) == list(range(SHARDS))
+
+
+def test_trainers_on_gpus_have_one_each() -> None:
+    """NCCL refuses two ranks on one GPU, long after the start."""
+    with pytest.raises(ValueError, match=r"^trainer_gpus: at least 1 for each of 2 trainers, not 0\.5"):
+        Workers(trainers=2, device="cuda", trainer_gpus=0.5)
+    assert Workers(trainers=2, device="cuda", trainer_gpus=1).trainers == 2
+    assert Workers(trainers=1, device="cuda", trainer_gpus=0.5).trainers == 1

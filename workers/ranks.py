@@ -3,7 +3,7 @@
 `tree` gathers every shard's gradient everywhere and adds them over the fixed tree of `workers.descent`, so the sum is
 the same to the last bit for one rank or many. `all-reduce` sends one sum a rank instead of its shards' gradients: less
 traffic and less memory, and other last bits for each number of ranks. torch.distributed carries both: gloo between
-CPUs, NCCL between GPUs.
+CPUs, NCCL between GPUs. All that NCCL is asked for is one tensor a step; losses and statistics go by gloo there too.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Ranks:
         """Meets the others at rank 0's address. Whoever waits longer than so many seconds gives up."""
         patience = timedelta(seconds=seconds)
         store = self.store or TCPStore(host, port, is_master=False, timeout=patience)
-        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=patience)
 
     def mine(self, items: Sequence[Item]) -> Sequence[Item]:
