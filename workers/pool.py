@@ -148,8 +148,7 @@ class Pool:
         owner = {reference: seat for seat in self.seats for reference in seat.running}
         if not self.waiting and any(not seat.running for seat in self.seats):
             patience = min(patience, 2 * LOOK)  # somebody is idle: soon a call may be late
-        everything = [*owner, *others]
-        first, rest = ray.wait(everything, num_returns=1, timeout=patience, fetch_local=False)
+        first, rest = ray.wait([*owner, *others], num_returns=1, timeout=patience, fetch_local=False)
         more = ray.wait(rest, num_returns=len(rest), timeout=0, fetch_local=False)[0] if first and rest else []
         ended = [*first, *more]
         self._settle(owner, [reference for reference in ended if reference in owner])
@@ -183,7 +182,9 @@ class Pool:
             case exceptions.RayTaskError() | exceptions.ObjectLostError():
                 self._blame_call(seat, running, outcome)
             case exceptions.TaskCancelledError():
-                pass  # another worker has it, or was the first
+                if running.call is not None:
+                    running.call.copies += 1  # taken back: whoever should have it instead may be lost by now
+                self._take_back([running])
             case _ if isinstance(outcome, LOST):
                 self._fault(seat, running, outcome)
             case exceptions.RayError():

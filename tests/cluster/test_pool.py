@@ -206,6 +206,17 @@ def test_a_queued_call_changes_hands_where_somebody_is_idle() -> None:
         assert pool.events["requeues"] == 0
 
 
+def test_a_call_that_was_taken_from_a_worker_and_lost_by_the_next_goes_to_a_third() -> None:
+    with pool_of(1) as (pool, _):
+        all_ready(pool)
+        pool.submit("long", "slow", 1.0)
+        pool.submit("queued", "double", 4)
+        pool._assign()
+        ray.cancel(list(pool.seats[0].running)[1])  # as if an idle worker had got it and died before this is known
+        assert [answer.report for answer in pool.collect(["long", "queued"])] == [1.0, 8]
+        assert pool.events["requeues"] == 1
+
+
 def test_calls_go_on_while_something_else_is_waited_for() -> None:
     """More calls than the worker has at a time are done while another actor's call is waited for."""
     other, here = hiring()(), ray.put("here")
