@@ -2,7 +2,9 @@
 
 (2017, https://arxiv.org/abs/1608.04644, section VI.) A row descends norm + worth * hinge(margin) several times. After a
 descent that fooled, the worth was too high and is halved towards what failed; after one that did not, it is raised
-tenfold until something fools. Every row counts its own steps, so one that stops early begins its next descent at once.
+tenfold until something fools. Every row counts its own steps, so one that stops early begins its next descent at once:
+where nothing moves it, and where it has got no lower between two checks, three times in a row. Once is too little: Adam
+and FISTA go up now and then, which in a whole batch, where Carlini and Wagner look, evens out.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from algorithms.tensors import Counts, Images, Mask, PerRow
 
 RAISED = 10.0  # factor on a worth that never fooled
 CHECKS = 10  # how often a descent is asked whether it still gets lower
+PATIENCE = 3  # checks in a row without progress that end it
 PROGRESS = 0.9999  # it does if the objective has fallen below this share of what it was
 
 
@@ -29,6 +32,7 @@ class Search(NamedTuple):
     descents: Counts  # finished before this one
     fooled: Mask  # this descent has fooled
     objective: PerRow  # when progress was last checked
+    stalls: Counts  # checks in a row that saw none
 
 
 def check(steps: int, searches: int, worth: float) -> None:
@@ -43,16 +47,22 @@ def start(x: Images, worth: float) -> Search:
     first = torch.full_like(x[:, 0, 0, 0], worth)
     none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
     endless = torch.full_like(first, torch.inf)
-    return Search(first, torch.zeros_like(first), endless, none, none, none.bool(), endless)
+    return Search(first, torch.zeros_like(first), endless, none, none, none.bool(), endless, none)
 
 
-def advance(search: Search, fooled: Mask, objective: PerRow, steps: int) -> tuple[Search, Mask]:
-    """After a step of a descent of at most `steps`; also which rows begin a new descent with the next step."""
+def advance(
+    search: Search, fooled: Mask, objective: PerRow, steps: int, still: Mask | None = None
+) -> tuple[Search, Mask]:
+    """After a step of a descent of at most `steps`; also which rows begin a new descent with the next step.
+
+    A row that is `still` will not move any more, and its descent ends here.
+    """
     fooled, age = search.fooled | fooled, search.age + 1
     checked = age % max(1, steps // CHECKS) == 0
-    stalled = checked & (objective > PROGRESS * search.objective)
-    objective = torch.where(checked, objective, search.objective)
-    over = (age >= steps) | stalled
+    stalls = torch.where(objective > PROGRESS * search.objective, search.stalls + 1, 0)
+    stalls, objective = torch.where(checked, stalls, search.stalls), torch.where(checked, objective, search.objective)
+    over = (age >= steps) | (stalls >= PATIENCE)
+    over = over if still is None else over | still
     low = torch.where(over & ~fooled, torch.maximum(search.low, search.worth), search.low)
     high = torch.where(over & fooled, torch.minimum(search.high, search.worth), search.high)
     narrowed = torch.where(high.isinf(), search.worth * RAISED, (low + high) / 2)
@@ -64,4 +74,5 @@ def advance(search: Search, fooled: Mask, objective: PerRow, steps: int) -> tupl
         descents=search.descents + over,
         fooled=fooled & ~over,
         objective=torch.where(over, torch.inf, objective),
+        stalls=torch.where(over, 0, stalls),
     ), over

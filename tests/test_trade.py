@@ -34,5 +34,20 @@ def test_a_descent_that_stalls_ends_early_and_others_go_on() -> None:
         objective = torch.tensor([5.0 - 0.1 * step, 5.0])  # the second row makes no progress
         search, over = trade.advance(search, torch.tensor([True, True]), objective, 20)
         ends.append(over.tolist())
-    assert [step for step, (_, over) in enumerate(ends) if over] == [3, 7, 11, 15, 19]  # asked at every second step
+    assert [step for step, (_, over) in enumerate(ends) if over] == [7, 15]  # asked at every second step, thrice in vain
     assert [step for step, (over, _) in enumerate(ends) if over] == [19]
+
+
+def test_a_rise_between_two_checks_ends_nothing() -> None:
+    search, ends = trade.start(torch.zeros(1, 1, 2, 2), 1.0), []
+    for height in (5.0, 6.0, 4.0, 5.0, 3.0, 4.0, 2.0, 3.0, 1.0, 2.0):  # asked at every step
+        search, over = trade.advance(search, EVERYBODY, torch.tensor([height]), 10)
+        ends.append(over.item())
+    assert ends == [False] * 9 + [True]
+
+
+def test_a_descent_that_nothing_moves_ends_at_once() -> None:
+    search = trade.start(torch.zeros(2, 1, 2, 2), 1.0)
+    search, over = trade.advance(search, torch.tensor([False, False]), torch.ones(2), 10, torch.tensor([True, False]))
+    assert over.tolist() == [True, False]
+    assert search.worth.tolist() == [10.0, 1.0]

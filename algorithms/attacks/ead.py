@@ -67,7 +67,8 @@ class EAD(Attack):
         momentum = per_row(search.age / (search.age + 3), delta).to(delta)
         x_adv = (shrunk + momentum * (shrunk - state.shrunk)).clamp(0, 1)
         objective = lengths + search.worth * short
-        search, over = trade.advance(search, at.value > self.confidence, objective, each)
+        still = (shrunk == problem.x).flatten(1).all(1) & (search.age == 0)  # the worth is too small to move anything
+        search, over = trade.advance(search, at.value > self.confidence, objective, each, still)
         problem.finish(search.descents >= self.searches)
         over = per_row(over, delta)
         return Descent(torch.where(over, problem.x, x_adv), torch.where(over, problem.x, shrunk), search)

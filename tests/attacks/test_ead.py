@@ -36,6 +36,14 @@ def test_the_first_steps_by_hand() -> None:
     torch.testing.assert_close(seen[2], [0.0, shrunk + 0.25 * (shrunk - 0.09)])
 
 
+def test_a_worth_that_moves_nothing_costs_one_step() -> None:
+    model, x, y = two_pixels(3, 4, bias=-5.0, x=(0.5, 0.5))
+    # a step times the worth times the steeper slope is 0.1 * 0.01 * 4, then ten times that, and both are below 0.31
+    record = run(EAD(steps=60, searches=2, step_size=0.1, sparsity=0.31, worth=0.01), model, x, y)
+    assert record.backwards.item() == 2
+    assert not record.success.any()
+
+
 def test_a_margin_is_paid_for() -> None:
     model, x, y = two_pixels(3, 4, bias=-5.0, x=(0.5, 0.5))
     record = run(replace(QUICK, confidence=0.4), model, x, y)
