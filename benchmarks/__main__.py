@@ -14,7 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 HERE = Path(__file__).parent
-HELPERS = ("__init__", "__main__", "contests", "data", "measuring", "rivals")
+HELPERS = ("__init__", "__main__", "data", "measuring", "rivals")
 ON_REQUEST = ("peers",)  # run where it is named: it needs other packages, and many minutes
 
 

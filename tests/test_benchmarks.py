@@ -57,11 +57,11 @@ def test_the_floor_is_the_attacks_own_passes() -> None:
 
 
 def test_every_contest_has_its_own_name_and_rivals() -> None:
-    contests = [*budget(), *minimal()]
+    contests = [*budget.contests(), *minimal.contests()]
     assert len({contest.name for contest in contests}) == len(contests)
     assert all(contest.theirs for contest in contests)
-    assert {contest.ours.minimal for contest in budget()} == {False}
-    assert {contest.ours.minimal for contest in minimal()} == {True}
+    assert {contest.ours.minimal for contest in budget.contests()} == {False}
+    assert {contest.ours.minimal for contest in minimal.contests()} == {True}
 
 
 @pytest.mark.skipif(not installed("foolbox"), reason="needs foolbox")
@@ -75,7 +75,7 @@ def test_fgsm_is_the_same_attack_everywhere() -> None:
     weight = torch.randn(36, 10, generator=torch.Generator().manual_seed(2))
     x = images(16)
     y = classes_of(Ten(), x)
-    rows = compared(budget()[0], (Ten(), x, y))
+    rows = compared(budget.contests()[0], (Ten(), x, y))
     assert rows
     for row in rows:
         mine, theirs = row.note.split("; theirs ")

@@ -127,6 +127,7 @@ def test_a_minimal_attack_in_another_norm_gives_a_curve_and_still_counts() -> No
     first, attack, worst = table
     assert (first.accuracy, worst.accuracy) == (figures.wilson(4, 5), figures.wilson(2, 5))
     assert (attack.accuracy, attack.norm, attack.median, attack.backwards) == (None, "l2", 0.2, 7.0)
+    assert attack.mean == pytest.approx((0.1 + 0.2 + 0.4) / 3)  # of those that it fools among the four
     assert attack.relative is not None
     assert attack.relative.correct == pytest.approx((0.05 + 0.1 + 0.2) / 3)  # three of the four that it gets right
     assert attack.relative.everything == pytest.approx((0.05 + 0.1 + 0.2) / 4)

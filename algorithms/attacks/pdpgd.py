@@ -13,7 +13,7 @@ from algorithms.balls import Norm
 from algorithms.search import Problem
 from algorithms.tensors import Images, PerRow, per_row
 
-STEP_SIZE: dict[Norm, float] = {"linf": 0.1, "l2": 0.1, "l1": 0.5, "l0": 0.5}  # good ones on a robust MNIST network
+STEP_SIZE: dict[Norm, float] = {"linf": 1.0, "l2": 0.1, "l1": 0.5, "l0": 0.5}  # good ones on a robust MNIST network
 
 
 class Game(NamedTuple):

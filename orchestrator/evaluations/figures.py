@@ -58,6 +58,7 @@ class Row:
     backwards: float
     norm: Geometry | None  # of `median`; None: not a minimal-norm attack
     median: float | None  # radius at which a minimal-norm attack fools half of all examples; None: never, or no such
+    mean: float | None = None  # norm that a minimal-norm attack finds for examples that the model gets right
     relative: Relative | None = None  # of a minimal-norm attack on all examples
     loss: float | None = None  # mean cross-entropy of the attacked images; these two in Wasserstein balls only
     precision: float | None = None  # mean precision error, the share of its mass that an image gained or lost
@@ -126,6 +127,12 @@ def median(distances: Distances) -> float | None:
     """The lower median: at this radius half of the examples or more have fallen. None if fewer ever do."""
     middle = float(np.sort(distances)[(len(distances) - 1) // 2])
     return middle if math.isfinite(middle) else None
+
+
+def mean(distances: Distances, right: Flags) -> float | None:
+    """The mean over the examples that the model gets right and the attack fools; None if there is none."""
+    found = distances[right & np.isfinite(distances)]
+    return float(found.mean()) if len(found) else None
 
 
 def relative(sizes: Distances, success: Flags, right: Flags) -> Relative:

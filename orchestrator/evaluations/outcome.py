@@ -34,6 +34,7 @@ HEADINGS = (
     "forward",
     "backward",
     "median norm",
+    "mean norm",
     "relative norm",
     "cross-entropy",
     "precision error",
@@ -80,6 +81,8 @@ class Outcome:
                 found[f"{self.suite}/precision_error/{name}"] = row.precision
             if row.median is not None:
                 found[f"{self.suite}/median_norm/{name}"] = row.median
+            if row.mean is not None:
+                found[f"{self.suite}/mean_norm/{name}"] = row.mean
             if row.relative is not None:
                 means = {"correct": row.relative.correct, "all": row.relative.everything}
                 found |= {f"{self.suite}/rho_{key}/{name}": mean for key, mean in means.items() if mean is not None}
@@ -215,7 +218,7 @@ def _row(entry: Entry, found: Found, before: tuple[NDArray[np.float64], ...], se
     same = geometry(entry.attack) == settings.norm
     transported = alone and same and settings.norm == "wasserstein"
     minimal = entry.attack.minimal
-    smallest = np.minimum(clean, found.distances(entry.attack.norm, settings.examples))
+    sizes = found.distances(entry.attack.norm, settings.examples)
     return Row(
         attack=entry.label,
         examples=len(found.index),
@@ -224,7 +227,8 @@ def _row(entry: Entry, found: Found, before: tuple[NDArray[np.float64], ...], se
         forwards=float(found.forwards.mean()) if len(found.index) else 0.0,
         backwards=float(found.backwards.mean()) if len(found.index) else 0.0,
         norm=entry.attack.norm if minimal else None,
-        median=figures.median(smallest) if minimal else None,
+        median=figures.median(np.minimum(clean, sizes)) if minimal else None,
+        mean=figures.mean(sizes, clean > 0) if minimal and alone else None,
         relative=figures.relative(found.relative, found.success, clean[found.index] > 0) if minimal and alone else None,
         loss=float(found.loss.mean()) if transported else None,
         precision=float(found.precision.mean()) if transported else None,
@@ -278,6 +282,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.forwards:.1f}" if own else "",
         f"{row.backwards:.1f}" if own else "",
         "" if row.norm is None else f"{row.norm} " + ("never" if row.median is None else f"{row.median:.4g}"),
+        "" if row.mean is None else f"{row.mean:.4g}",
         "" if row.relative is None else relative(row.relative),
         "" if row.loss is None else f"{row.loss:.2f}",
         "" if row.precision is None else f"{row.precision:.1e}",
