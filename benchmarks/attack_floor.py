@@ -16,16 +16,25 @@ from torch.nn import functional
 
 from algorithms.attacks import Attack
 from algorithms.attacks.apgd import APGD
+from algorithms.attacks.boundary import Boundary
+from algorithms.attacks.brendel_bethge import BrendelBethge
 from algorithms.attacks.carlini_wagner import CarliniWagner
+from algorithms.attacks.daa import DAA
 from algorithms.attacks.ddn import DDN
 from algorithms.attacks.deepfool import DeepFool
 from algorithms.attacks.ead import EAD
 from algorithms.attacks.fab import FAB
+from algorithms.attacks.fgsm import FGSM
 from algorithms.attacks.fmn import FMN
+from algorithms.attacks.jsma import JSMA
+from algorithms.attacks.lbfgs import LBFGS
+from algorithms.attacks.one_pixel import OnePixel
 from algorithms.attacks.pdgd import PDGD
 from algorithms.attacks.pdpgd import PDPGD
 from algorithms.attacks.pgd import PGD
 from algorithms.attacks.sigma_zero import SigmaZero
+from algorithms.attacks.sparsefool import SparseFool
+from algorithms.attacks.spsa import SPSA
 from algorithms.attacks.square import Square
 from algorithms.balls import Norm
 from algorithms.models.cnn4 import Cnn4
@@ -35,16 +44,24 @@ from algorithms.search import search
 from benchmarks.measuring import CPU, Row, compare
 
 BATCH, EPS, STEPS = 64, 0.3, 10
+WORTH = 1e4  # of a wrong class: the slopes of a network with random weights are small, and with less nothing moves
 NORMS: tuple[Norm, ...] = ("linf", "l2", "l1", "l0")
 ATTACKS: dict[str, Attack] = {
+    "FGSM": FGSM(eps=EPS),
     "PGD linf": PGD(eps=EPS, step_size=EPS / 4, steps=STEPS),
+    "PGD l2": PGD(norm="l2", eps=2.0, step_size=0.5, steps=STEPS),
+    "PGD l1": PGD(norm="l1", eps=10.0, step_size=2.0, steps=STEPS),
+    "DAA": DAA(eps=EPS, step_size=EPS / 4, steps=STEPS),
     "APGD linf": APGD(eps=EPS, steps=STEPS),
     "APGD l2": APGD(norm="l2", eps=2.0, steps=STEPS),
     "APGD l1": APGD(norm="l1", eps=10.0, steps=STEPS),
     "DeepFool l2": DeepFool(steps=5),
+    "DeepFool linf": DeepFool(norm="linf", steps=5),
+    "SparseFool": SparseFool(steps=5),
     "DDN": DDN(steps=STEPS),
-    "Carlini-Wagner": CarliniWagner(steps=STEPS, searches=1),
-    "EAD": EAD(steps=STEPS, searches=1),
+    "L-BFGS": LBFGS(steps=STEPS, searches=1, worth=WORTH),
+    "Carlini-Wagner": CarliniWagner(steps=STEPS, searches=1, worth=WORTH),
+    "EAD": EAD(steps=STEPS, searches=1, worth=WORTH),
     "FAB linf": FAB(steps=4),
     "FAB l2": FAB(norm="l2", steps=4),
     "FAB l1": FAB(norm="l1", steps=4),
@@ -52,7 +69,13 @@ ATTACKS: dict[str, Attack] = {
     "sigma-zero": SigmaZero(steps=STEPS),
     "PDGD": PDGD(steps=STEPS),
     **{f"PDPGD {norm}": PDPGD(norm=norm, steps=STEPS) for norm in NORMS},
+    "JSMA": JSMA(steps=STEPS, rivals=1),
+    **{f"Brendel-Bethge {norm}": BrendelBethge(norm=norm, steps=STEPS) for norm in NORMS},
     "Square linf": Square(eps=EPS, steps=20),
+    "Square l2": Square(norm="l2", eps=2.0, steps=20),
+    "SPSA": SPSA(eps=EPS, steps=2, samples=8),
+    "one pixel": OnePixel(population=20, generations=1),
+    "Boundary": Boundary(steps=20),
 }
 
 

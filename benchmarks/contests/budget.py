@@ -46,7 +46,7 @@ def projected() -> list[Contest]:
                 "torchattacks": torchattacks("PGD", eps=EPS, alpha=STEP, steps=20),
                 "ART": art("ProjectedGradientDescentPyTorch", eps=EPS, eps_step=STEP, max_iter=20, num_random_init=1),
             },
-            images=200,
+            images=100,
             seeds=3,
         ),
         Contest(
@@ -56,13 +56,13 @@ def projected() -> list[Contest]:
                 "foolbox": foolbox("L2PGD", L2, steps=20, abs_stepsize=0.25),
                 "torchattacks": torchattacks("PGDL2", eps=L2, alpha=0.25, steps=20),
             },
-            images=200,
+            images=100,
         ),
         Contest(
             "PGD-20 l1",
             PGD(norm="l1", eps=L1, step_size=1.0, steps=20),
             {"foolbox": foolbox("SparseL1DescentAttack", L1, steps=20, abs_stepsize=1.0, random_start=True)},
-            images=200,
+            images=100,
         ),
     ]
 
@@ -78,7 +78,7 @@ def automatic() -> list[Contest]:
                 "torchattacks": torchattacks("APGD", norm="Linf", eps=EPS, steps=50),
                 "ART": art("AutoProjectedGradientDescent", eps=EPS, eps_step=2 * EPS, max_iter=50, nb_random_init=1),
             },
-            images=100,
+            images=64,
         ),
         Contest(
             "APGD-50 linf, DLR",
@@ -87,7 +87,7 @@ def automatic() -> list[Contest]:
                 "adv-lib": adv_lib("apgd", EPS, inf, n_iter=50, loss_function="dlr"),
                 "torchattacks": torchattacks("APGD", norm="Linf", eps=EPS, steps=50, loss="dlr"),
             },
-            images=100,
+            images=64,
         ),
         Contest(
             "APGD-50 l2",
@@ -96,13 +96,13 @@ def automatic() -> list[Contest]:
                 "adv-lib": adv_lib("apgd", L2, 2, n_iter=50, loss_function="ce"),
                 "torchattacks": torchattacks("APGD", norm="L2", eps=L2, steps=50),
             },
-            images=100,
+            images=64,
         ),
         Contest(
             "APGD-50 l1",
             APGD(norm="l1", eps=L1, steps=50),
             {"adv-lib": adv_lib("apgd", L1, 1, n_iter=50, loss_function="ce", use_large_reps=True)},
-            images=100,
+            images=64,
         ),
     ]
 
@@ -117,19 +117,18 @@ def without_gradients() -> list[Contest]:
                 "torchattacks": torchattacks("Square", eps=EPS, n_queries=QUERIES),
                 "ART": art("SquareAttack", eps=EPS, max_iter=QUERIES),
             },
-            images=100,
-            seeds=2,
+            images=64,
         ),
         Contest(
             "SPSA, 10 x 64",
             SPSA(eps=EPS, steps=10, samples=32, step_size=STEP),
             {"torchattacks": torchattacks("SPSA", eps=EPS, nb_iter=10, nb_sample=32, lr=STEP)},
-            images=32,
+            images=16,
         ),
         Contest(
             f"one pixel, {PIXELS} of them",
             OnePixel(eps=PIXELS, population=60, generations=10),
             {"torchattacks": torchattacks("OnePixel", pixels=PIXELS, steps=10, popsize=60)},
-            images=32,
+            images=16,
         ),
     ]
