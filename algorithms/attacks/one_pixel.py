@@ -39,7 +39,8 @@ class OnePixel(Attack):
     the loss. Robust MNIST networks stand against one pixel; give `eps` more, or use `sigma_zero` where there are
     gradients.
 
-    The norm counts pixels, whatever their channels do. Each step is one query, a forward pass, and a search makes one
+    How many pixels may change is given, not looked for: a budget attack. The norm counts pixels, whatever their
+    channels do. Each step is one query, a forward pass, and a search makes one
     more: (`generations` + 1) * `population` in all at most. A row leaves as soon as it is fooled.
     """
 
