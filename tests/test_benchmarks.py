@@ -13,9 +13,9 @@ from algorithms.attacks.deepfool import DeepFool
 from algorithms.attacks.pgd import PGD
 from algorithms.search import search
 from benchmarks.attack_floor import Recorder, over_floor, replay
-from benchmarks.contests import budget, minimal
-from benchmarks.peers import Counter, compared, fight, ours, told
-from benchmarks.rivals import installed
+from benchmarks.contests import Contest, budget, minimal
+from benchmarks.peers import Counter, compared, fight, ours, series, told
+from benchmarks.rivals import foolbox, installed
 from tests.networks import classes_of, images, small
 
 PGD_3 = PGD(eps=0.1, step_size=0.05, steps=3)
@@ -62,6 +62,22 @@ def test_every_contest_has_its_own_name_and_rivals() -> None:
     assert all(contest.theirs for contest in contests)
     assert {contest.ours.minimal for contest in budget.contests()} == {False}
     assert {contest.ours.minimal for contest in minimal.contests()} == {True}
+
+
+def test_seeds_are_fights_of_their_own_and_count_together() -> None:
+    model, x = small(), images(6)
+    y = classes_of(model, x)
+    first, second = (fight(ours(PGD_3), PGD_3, model, x, y, seed=seed) for seed in range(2))
+    both = series(ours(PGD_3), Contest("PGD", PGD_3, {}, seeds=2), (model, x, y))
+    assert both.norms.tolist() == [*first.norms.tolist(), *second.norms.tolist()]
+    assert both.forwards == pytest.approx((first.forwards + second.forwards) / 2)
+
+
+@pytest.mark.skipif(not installed("foolbox"), reason="needs foolbox")
+def test_a_black_image_stands_for_a_failure() -> None:
+    model, x = small(), images(6)
+    found = foolbox("EADAttack", steps=1, binary_search_steps=1)(model, x, classes_of(model, x))
+    torch.testing.assert_close(found, x)  # foolbox's own are black: one step of a tiny worth moves nothing
 
 
 @pytest.mark.skipif(not installed("foolbox"), reason="needs foolbox")
