@@ -214,7 +214,7 @@ def test_a_call_that_was_taken_from_a_worker_and_lost_by_the_next_goes_to_a_thir
         pool._assign()
         ray.cancel(list(pool.seats[0].running)[1])  # as if an idle worker had got it and died before this is known
         assert [answer.report for answer in pool.collect(["long", "queued"])] == [1.0, 8]
-        assert pool.events["requeues"] == 1
+        assert pool.events["requeues"] >= 1
 
 
 def test_calls_go_on_while_something_else_is_waited_for() -> None:
