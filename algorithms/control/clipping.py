@@ -3,6 +3,7 @@
 For a matrix A with left singular vectors u and singular values s, scaling each s by f(s) gives
 A - sum (1 - f(s)) u u^T A, and only the terms with f(s) < 1 are needed. Everything is in double precision, where
 squaring a condition number of 1e3 does no harm, and rounded at the end. Batches and complex matrices are welcome.
+Where most values of a nearly square matrix are cut, so that nothing is saved, it is decomposed as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+LARGE = 128  # rows and columns from which on double precision is what costs
 FAR = 1e3  # how many times a norm may exceed its bound before squares lose so many digits that a second round is due
 
 
@@ -33,17 +35,22 @@ def clip(matrices: Tensor, bound: float) -> Tensor:
     """The nearest matrices whose singular values are at most `bound`; the very same bits if they are already.
 
     Rounding to single precision moves the norm of a matrix of rank r by at most sqrt(r) eps times the bound; the cut
-    lies as much lower.
+    lies as much lower, or twice as much.
     """
-    cut, exact = inside(matrices, bound), _double(matrices)
-    squares = _gram(exact)
-    if _below(squares, bound):
+    clipped = _decomposed(matrices, bound) if _outside(matrices, bound) else None
+    if clipped is not None:
+        return clipped
+    exact = _double(matrices)
+    gram = _gram(exact)
+    if _below(gram, bound):
         return matrices
-    clipped, largest = _scaled(exact, squares, lambda sizes: cut / sizes.clamp(min=cut))
-    if largest <= bound:
+    squares, vectors = torch.linalg.eigh(gram)
+    sizes, cut = squares.clamp(min=0).sqrt(), inside(matrices, bound)
+    if float(sizes.max()) <= bound:
         return matrices
-    if largest > FAR * bound:
-        clipped, _ = scaled(clipped, lambda sizes: cut / sizes.clamp(min=cut))
+    clipped = _moved(exact, vectors, 1 - cut / sizes.clamp(min=cut))
+    if float(sizes.max()) > FAR * bound:
+        clipped = scaled(clipped, lambda again: cut / again.clamp(min=cut))
     return clipped.to(matrices.dtype)
 
 
@@ -53,22 +60,39 @@ def inside(matrices: Tensor, bound: float) -> float:
     return bound * (1 - torch.finfo(matrices.dtype).eps * math.sqrt(rank))
 
 
-def scaled(matrices: Tensor, factors: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
-    """The matrices with singular values s made `factors(s)` times as large, and the largest s there was."""
-    return _scaled(matrices, _gram(matrices), factors)
+def scaled(matrices: Tensor, factors: Callable[[Tensor], Tensor]) -> Tensor:
+    """The matrices with singular values s made `factors(s)` times as large."""
+    squares, vectors = torch.linalg.eigh(_gram(matrices))
+    return _moved(matrices, vectors, 1 - factors(squares.clamp(min=0).sqrt()))
 
 
-def _scaled(matrices: Tensor, gram: Tensor, factors: Callable[[Tensor], Tensor]) -> tuple[Tensor, float]:
-    squares, vectors = torch.linalg.eigh(gram)
-    sizes = squares.clamp(min=0).sqrt()
-    shares = 1 - factors(sizes)
+def _moved(matrices: Tensor, vectors: Tensor, shares: Tensor) -> Tensor:
+    """The matrices without `shares` of their parts along singular vectors, whichever parts lose something."""
     moving = shares.reshape(-1, shares.shape[-1]).ne(0).any(0)
     vectors, shares = vectors[..., moving], shares[..., None, moving]
     if matrices.shape[-2] <= matrices.shape[-1]:
-        change = _product(vectors * shares, vectors.mH, matrices)
-    else:
-        change = _product(matrices, vectors * shares, vectors.mH)
-    return matrices - change, float(sizes.max())
+        return matrices - _product(vectors * shares, vectors.mH, matrices)
+    return matrices - _product(matrices, vectors * shares, vectors.mH)
+
+
+def _decomposed(matrices: Tensor, bound: float) -> Tensor | None:
+    """The clipped matrices by a decomposition in their own precision; None where norms are too large for its digits.
+
+    Its vectors are orthogonal up to a few sqrt(r) eps or less, where `inside` twice leaves 2.
+    """
+    left, sizes, right = torch.linalg.svd(matrices, full_matrices=False)
+    if float(sizes.max()) > FAR * bound:
+        return None
+    clipped: Tensor = (left * sizes.clamp(max=2 * inside(matrices, bound) - bound)[..., None, :]) @ right
+    return clipped
+
+
+def _outside(matrices: Tensor, bound: float) -> bool:
+    """Whether decomposing in single precision is quicker: large square ones, most of whose values exceed the bound."""
+    small, large = sorted(matrices.shape[-2:])
+    if matrices.dtype != torch.float32 or small < LARGE or large >= 1.5 * small:
+        return False
+    return float(matrices.square().sum((-2, -1)).min()) > small * bound**2
 
 
 def _below(gram: Tensor, bound: float) -> bool:

@@ -19,6 +19,7 @@ from algorithms.control.constraints.convolution import Convolution
 from algorithms.control.constraints.dissipative import Dissipative
 from algorithms.control.constraints.frobenius import Frobenius
 from algorithms.control.constraints.log_det_barrier import LogDetBarrier
+from algorithms.control.constraints.row_sum import RowSum
 from algorithms.control.constraints.semidefinite import Semidefinite
 from algorithms.control.constraints.spectral_norm import SpectralNorm
 
@@ -65,6 +66,7 @@ FEASIBLE = [
     (Dissipative(gamma=0.1), (5, 5)),
     (Frobenius(bound=0.8), (5, 7)),
     (Box(bound=0.5), (5, 7)),
+    (RowSum(bound=0.8), (5, 7)),
     (Semidefinite(bound=0.8, solver="scs"), (3, 4)),
 ]
 
@@ -79,6 +81,8 @@ def feasible(constraint: Constraint, shape: tuple[int, ...], seed: int) -> Tenso
             return y * bound * (seed % 7 / 6) / float(y.norm())
         case Box(bound=bound):
             return y.tanh() * bound
+        case RowSum(bound=bound):
+            return y * bound * (seed % 7 / 6) / y.abs().sum(1, keepdim=True)
         case Antisymmetric(gamma=gamma):
             return y - y.T - gamma * torch.eye(len(y), dtype=y.dtype)
         case Dissipative(gamma=gamma):
@@ -126,6 +130,20 @@ def test_the_bound_holds_in_single_precision_for_large_layers(shape: tuple[int, 
     assert 1.5 - 1e-4 <= norm <= 1.5 + 1e-7
 
 
+@pytest.mark.parametrize("shape", [(130, 130), (190, 130), (130, 190), (130, 400)], ids=str)
+@pytest.mark.parametrize("norm", [0.9, 1.05, 20.0, 5e3])
+def test_every_way_of_clipping_in_single_precision_gives_the_decomposition(shape: tuple[int, int], norm: float) -> None:
+    """None, few, most, and far too large values; nearly square and wide: each has its own way."""
+    theta = normal(*shape)
+    theta = (theta * (norm / largest(theta))).float()
+    u, s, v = torch.linalg.svd(theta.double(), full_matrices=False)
+    expected = u * s.clamp(max=1.0) @ v
+    projected = SpectralNorm().project(theta)
+    assert (projected.double() - expected).norm() <= 1e-5 * expected.norm()
+    assert largest(projected) <= 1
+    assert torch.equal(SpectralNorm().project(projected), projected)
+
+
 def test_a_weight_in_the_set_keeps_its_bits() -> None:
     theta = normal(5, 7, dtype=torch.float32)
     assert torch.equal(SpectralNorm(bound=largest(theta) + 1e-4).project(theta), theta)
@@ -149,6 +167,23 @@ def test_clipping_takes_batches_and_complex_matrices() -> None:
     for one, whole in zip(clipped, batch, strict=True):
         u, s, v = torch.linalg.svd(whole, full_matrices=False)
         torch.testing.assert_close(one, (u * s.clamp(max=1.0)) @ v, rtol=0, atol=1e-12)
+
+
+# Row sums
+
+
+def test_a_row_is_shrunk_until_it_fits_and_others_stay() -> None:
+    theta = torch.tensor([[3.0, -1.0, 0.5], [0.2, -0.3, 0.1]], dtype=torch.float64)
+    expected = torch.tensor([[2.0, 0.0, 0.0], [0.2, -0.3, 0.1]], dtype=torch.float64)
+    torch.testing.assert_close(RowSum(bound=2.0).project(theta), expected)
+
+
+def test_the_sum_of_a_kernel_is_how_far_its_convolution_moves_a_pixel() -> None:
+    kernel = RowSum(bound=0.7).project(normal(3, 2, 3, 3, scale=2.0))
+    worst = kernel.sign()  # images of one kernel's size, each pixel moved by 1 towards where it tells most
+    moved = torch.nn.functional.conv2d(worst, kernel).abs().amax((1, 2, 3))
+    assert float(moved.max()) == pytest.approx(RowSum().measure(kernel), rel=1e-12)
+    assert float(moved.max()) == pytest.approx(0.7, abs=1e-12)
 
 
 # Antisymmetric and dissipative weights
@@ -219,7 +254,7 @@ def test_the_barrier_at_zero_and_far_away() -> None:
 # What users get wrong
 
 
-@pytest.mark.parametrize("kind", [SpectralNorm, Convolution, LogDetBarrier, Frobenius, Box, Semidefinite])
+@pytest.mark.parametrize("kind", [SpectralNorm, Convolution, LogDetBarrier, Frobenius, Box, RowSum, Semidefinite])
 def test_a_bound_of_zero_is_refused(kind: type[SpectralNorm]) -> None:
     with pytest.raises(ValueError, match=r"bound: .*, at least 1e-06, not 0"):
         kind(bound=0.0)

@@ -16,6 +16,7 @@ from algorithms.control import hamiltonian
 from algorithms.control.constraints import Constraint
 from algorithms.control.constraints.antisymmetric import Antisymmetric
 from algorithms.control.constraints.box import Box
+from algorithms.control.constraints.convolution import Convolution
 from algorithms.control.constraints.frobenius import Frobenius
 from algorithms.control.constraints.log_det_barrier import LogDetBarrier
 from algorithms.control.constraints.semidefinite import Semidefinite
@@ -152,6 +153,20 @@ def test_the_bound_holds_for_the_largest_layers_in_single_precision() -> None:
         norm = float(torch.linalg.eigvalsh(exact @ exact.T)[-1].sqrt())
         assert theta.dtype == torch.float32
         assert 1 - 1e-4 < norm <= 1 + 1e-5, name
+
+
+def test_the_bound_on_the_operator_holds_for_the_largest_convolution() -> None:
+    """3x3x512x512 on a torus of 3x3 positions, whose nine frequencies are told by a transform and a decomposition."""
+    theta = torch.randn(512, 512, 3, 3, generator=torch.Generator().manual_seed(3)) * 0.02
+    update = HamiltonianMaximization(
+        learning_rate=1.0,
+        alpha=0.0,
+        constraint=Convolution(bound=1.0, size=(3, 3), padding="circular", iterations=1),
+    )
+    moved = step(update, {"conv.weight": theta})["conv.weight"]
+    assert moved.dtype == torch.float32
+    frequencies = torch.fft.fft2(moved).permute(2, 3, 0, 1)
+    assert float(torch.linalg.matrix_norm(frequencies, 2).max()) <= 1 + 1e-5
 
 
 def test_any_order_of_the_layers_gives_the_same_bits() -> None:

@@ -56,7 +56,7 @@ class LogDetBarrier(Constraint):
             wanted = (sizes / self.bound).clamp(min=1e-12)  # below, the factor no longer changes
             return root(wanted, relative).clamp(max=cap) / wanted
 
-        return clipping.scaled(free.double(), factors)[0].to(theta.dtype).reshape(theta.shape)
+        return clipping.scaled(free.double(), factors).to(theta.dtype).reshape(theta.shape)
 
 
 def root(wanted: Tensor, weight: float) -> Tensor:
