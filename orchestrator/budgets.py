@@ -78,6 +78,7 @@ class Budget:
     signs: int = 32  # of them, those on which the signs of masked gradients are measured
     work: float = 1e13  # floating-point operations in all; a costly model is shown fewer examples
     growth: int = 3  # radii between eps and the whole box at which the reference attack is run too
+    iterations: tuple[int, ...] = (0, 1, 20, 100)  # of PGD, after which the steps of adaptive solvers are recorded
     substitute: Substitute = field(default_factory=Substitute)
     name: str = ""  # of the file
 

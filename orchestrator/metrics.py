@@ -34,6 +34,7 @@ def step_metrics(report: StepReport, shards: Sequence[ShardReport], times: StepT
         "seconds/attack": sum(shard.seconds for shard in shards),
         "seconds/attack_cpu": sum(shard.cpu_seconds for shard in shards),
         "seconds/update": report.seconds,
+        "seconds/update_cpu": report.cpu_seconds,
         "train/fallbacks": float(len(report.notes)) if report.notes else math.nan,
         **{f"train/{name}": value for name, value in report.figures.items()},
     }

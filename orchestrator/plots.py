@@ -131,6 +131,20 @@ def spectra(sizes: Mapping[str, NDArray[np.float64]], parts: Mapping[str, NDArra
     return figure
 
 
+def last_layers(rows: Mapping[str, NDArray[np.float64]]) -> Figure:
+    """Singular values of one layer of each of several models, largest first: the paper's figure 1 for any weight."""
+    figure = blank(7.2, 4.2)
+    axes = figure.add_subplot()
+    for number, (name, values) in enumerate(rows.items()):
+        _draw_series(axes, name, np.stack([np.arange(1, len(values) + 1), values], 1), number)
+    axes.axhline(1.0, color=INK, linewidth=1, linestyle=":")
+    axes.set_xlabel("rank of a singular value of the last layer")
+    axes.set_ylabel("singular value")
+    axes.set_ylim(bottom=0)
+    finish(axes)
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """A figure as a PNG file on white."""
     buffer = io.BytesIO()

@@ -24,6 +24,7 @@ COSTS = {  # of a step, and what their sums over an epoch are called
     "seconds/attack": "seconds/epoch_attack",
     "seconds/attack_cpu": "seconds/epoch_attack_cpu",
     "seconds/update": "seconds/epoch_update",
+    "seconds/update_cpu": "seconds/epoch_update_cpu",
 }
 
 
@@ -107,4 +108,6 @@ class Recorder:
         for name, known in self.kept.items():
             self.kept[name] = {step: value for step, value in known.items() if step >= steps.start}
         sums = {name: sum(self.kept[name].get(step, 0.0) for step in steps) for name in COSTS}
-        return {COSTS[name]: total * (work.batch if "per_example" in name else 1) for name, total in sums.items()}
+        cpu = sums["seconds/attack_cpu"] + sums["seconds/update_cpu"]  # no validation, no recording: the training alone
+        costs = {COSTS[name]: total * (work.batch if "per_example" in name else 1) for name, total in sums.items()}
+        return costs | {"seconds/epoch_cpu": cpu}

@@ -12,21 +12,27 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator import provenance, several, tables
 from orchestrator.backend import open_cluster
 from orchestrator.config import resolve
+from orchestrator.diagnosis import diagnose
 from orchestrator.evaluation import evaluate
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.history import history
 from orchestrator.listener import Listener, Silent
+from orchestrator.plots import last_layers, png
 from orchestrator.recipe import Evaluation
-from orchestrator.reports import rendered
+from orchestrator.reports import drawn, rendered
 from orchestrator.run import finished_run, train
-from orchestrator.study import TRAINING, Cell, Column, Line, Study, cells_of, load_study
+from orchestrator.stability import spectra_in
+from orchestrator.study import TRAINING, Budget, Cell, Column, Examination, Line, Study, cells_of, chosen, load_study
 from orchestrator.tables import Entry, Reproduction
 from orchestrator.tracking import Tracker
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ID_SECONDS = 30.0  # that MLflow may take to give the study's run an id
 TAKE: dict[str, Callable[[Sequence[float]], float]] = {
@@ -42,18 +48,19 @@ def reproduce(
     budget: str = "reduced",
     overrides: tuple[str, ...] = (),
     *,
+    rows: tuple[str, ...] = (),
     parallel: int = 1,
     listener: Listener = Silent(),  # noqa: B008 - it keeps nothing
 ) -> Reproduction:
-    """Trains and measures every model of a study; `parallel` of them at a time.
+    """Trains and measures every model of a study, or those of the titles in `rows`, or of titles that begin so.
 
-    Raises ValueError, before any work, for a study, a budget or a recipe that cannot be.
+    As many as `parallel` at a time. Raises ValueError, before any work, for what cannot be.
     """
-    study = load_study(path)
+    study = chosen(load_study(path), rows)
     if budget not in study.budgets:
         raise ValueError(f"{path}: no budget {budget!r}; it has: {', '.join(study.budgets)}")
-    chosen = study.budgets[budget]
-    cells = cells_of(study, path, chosen, overrides)
+    spent = study.budgets[budget]
+    cells = cells_of(study, path, spent, overrides)
     tracking = cells[0].recipe.tracking
     folder = RunFolder(Path(tracking.folder).resolve() / "studies" / f"{Path(path).stem}-{budget}")
     described = {"study": resolve(study), "budget": budget, "overrides": list(overrides)}
@@ -61,16 +68,16 @@ def reproduce(
         stack.enter_context(open_cluster(cells[0].recipe.workers, listener))
         tracker = stack.enter_context(Tracker.open(folder, tracking, described, listener))
         tracker.tags(provenance.title("study", f"{study.paper}, {budget}: {study.about}"))
-        parent, first = _id_of(tracker), _first(study, chosen.examples)
+        parent, first = _id_of(tracker), _first(study, spent)
         cells = [under(cell, parent, first or cell.recipe.evaluation) for cell in cells]
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))
-        tasks = [Task(runs[key], _asked(study, key[1], runs, chosen.examples)) for key in keys]
+        tasks = [Task(runs[key], asked_of(study, key[1], runs, spent), examinations_of(study, spent)) for key in keys]
         found = dict(zip(keys, several.each("measuring", _measured, tasks, parallel, listener), strict=True))
-        entries = {row.title: entries_of(study, row, found, chosen.seeds) for row in study.rows}
-        names = {row.title: [Path(runs[row.title, s]).name for s in chosen.seeds] for row in study.rows}
-        result = Reproduction(study, budget, chosen.seeds, entries, names, folder.path, tracker.url)
-        _publish(result, tracker)
+        entries = {row.title: entries_of(study, row, found, spent.seeds) for row in study.rows}
+        names = {row.title: [Path(runs[row.title, s]).name for s in spent.seeds] for row in study.rows}
+        result = Reproduction(study, budget, spent.seeds, entries, names, folder.path, tracker.url)
+        _publish(result, pictures(study, {row.title: runs[row.title, spent.seeds[0]] for row in study.rows}), tracker)
     return result
 
 
@@ -79,9 +86,10 @@ class Task(NamedTuple):
 
     folder: str
     evaluations: dict[str, Evaluation]
+    examinations: dict[str, Examination]
 
 
-Figures = dict[str, dict[str, list[float]]]  # by evaluation, or "training", and name: values in their order
+Figures = dict[str, dict[str, list[float]]]  # by evaluation, diagnosis or "training", and name: values in their order
 Key = tuple[str, int]
 
 
@@ -100,24 +108,37 @@ def _id_of(tracker: Tracker) -> str:
     return tracker.run_id
 
 
-def _first(study: Study, most: int) -> Evaluation | None:
+def _first(study: Study, budget: Budget) -> Evaluation | None:
     """The study's first evaluation that needs no other model: each run's own, so that none is made for nothing."""
-    alone = (evaluation for evaluation in study.evaluations.values() if not evaluation.surrogate)
-    return next((_limited(evaluation, most) for evaluation in alone), None)
+    return next((one for one in asked_of(study, 0, {}, budget).values() if not one.surrogate), None)
 
 
-def _limited(evaluation: Evaluation, most: int) -> Evaluation:
-    """The evaluation of as many examples at most; 0: of all."""
-    return dataclasses.replace(evaluation, examples=min(filter(None, (most, evaluation.examples)), default=0))
-
-
-def _asked(study: Study, seed: int, runs: dict[Key, str], most: int) -> dict[str, Evaluation]:
+def asked_of(study: Study, seed: int, runs: dict[Key, str], budget: Budget) -> dict[str, Evaluation]:
     """The study's evaluations for a model; a surrogate that is called like a row is that row's model."""
     asked = {}
     for name, evaluation in study.evaluations.items():
         other = Path(runs.get((evaluation.surrogate, seed), evaluation.surrogate)).name
-        asked[name] = dataclasses.replace(_limited(evaluation, most), surrogate=other)
+        suite = budget.shorter.get(name, evaluation.suite)
+        count = fewer(budget.examples, evaluation.examples)
+        asked[name] = dataclasses.replace(evaluation, suite=suite, surrogate=other, examples=count)
     return asked
+
+
+def examinations_of(study: Study, budget: Budget) -> dict[str, Examination]:
+    """The study's diagnoses under its budget."""
+    return {
+        name: dataclasses.replace(
+            asked,
+            budget=budget.shorter.get(name, asked.budget),
+            examples=fewer(budget.examples, asked.examples),
+        )
+        for name, asked in study.diagnoses.items()
+    }
+
+
+def fewer(one: int, other: int) -> int:
+    """The smaller number of examples, where 0 stands for all."""
+    return min(filter(None, (one, other)), default=0)
 
 
 def _trained(cell: Cell, listener: Listener) -> str:
@@ -127,11 +148,22 @@ def _trained(cell: Cell, listener: Listener) -> str:
 
 
 def _measured(task: Task, listener: Listener) -> Figures:
-    """What the training recorded, and what the evaluations find."""
+    """What the training recorded, and what the evaluations and diagnoses find."""
     found: Figures = {TRAINING: {k: [v for _, v in s] for k, s in history(RunFolder(Path(task.folder))).series.items()}}
     for name, evaluation in task.evaluations.items():
         outcome = evaluate(task.folder, evaluation, listener=listener)
         found[name] = {_plain(key, outcome.suite, evaluation): [value] for key, value in outcome.metrics().items()}
+    for name, asked in task.examinations.items():
+        diagnosis = diagnose(
+            task.folder,
+            budget=asked.budget,
+            norm=asked.norm,
+            eps=asked.eps,
+            examples=asked.examples or None,
+            listener=listener,
+        )
+        head = f"diagnosis/{diagnosis.budget}/"
+        found[name] = {key.removeprefix(head): [value] for key, value in diagnosis.metrics().items()}
     return found
 
 
@@ -162,9 +194,22 @@ def _value(column: Column, found: dict[Key, Figures], key: Key) -> float | None:
     return value / other if other else None
 
 
-def _publish(result: Reproduction, tracker: Tracker) -> None:
-    """Writes the table and its page, and logs both."""
+def pictures(study: Study, runs: dict[str, str]) -> dict[str, Figure]:
+    """The pictures that a study asks for, by name. `runs`: the folder of one run a row."""
+    if "spectra" not in study.pictures:
+        return {}
+    kept = {title: spectra_in(RunFolder(Path(folder))) for title, folder in runs.items()}
+    last = {title: list(spectra[0].values())[-1] for title, spectra in kept.items() if spectra is not None}
+    return {"spectra": last_layers(last)} if last else {}
+
+
+def _publish(result: Reproduction, shown: dict[str, Figure], tracker: Tracker) -> None:
+    """Writes the table, its pictures and its page, and logs all."""
     write_json(result.folder / "table.json", tables.plain(result))
-    write_atomically(result.folder / "study.html", rendered("study.html", tables.page(result)).encode())
+    for name, figure in shown.items():
+        write_atomically(result.folder / f"{name}.png", png(figure))
+        tracker.artifact(result.folder / f"{name}.png")
+    page = tables.page(result, [drawn(figure, name) for name, figure in shown.items()])
+    write_atomically(result.folder / "study.html", rendered("study.html", page).encode())
     for file in ("table.json", "study.html"):
         tracker.artifact(result.folder / file)

@@ -8,17 +8,19 @@ prints. A budget says how much of the paper's own setting fits: `smoke` in a min
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, final
 
 from algorithms import checks, plugins
+from algorithms.balls import Norm
 from orchestrator.config import RecipeError, build, load_recipe, text
 from orchestrator.recipe import Evaluation, Recipe
 
 BUDGETS = ("smoke", "reduced", "full")
 TRAINING = "training"  # where a column finds what a training recorded of itself
 Taken = Literal["last", "mean", "total", "largest"]
+Picture = Literal["spectra"]
 
 
 @final
@@ -28,7 +30,7 @@ class Column:
 
     title: str
     figure: str  # "accuracy/PGD-20" of an evaluation, or a metric of the training such as "cost/backwards_per_example"
-    of: str = TRAINING  # the name of one of the study's evaluations, or "training"
+    of: str = TRAINING  # the name of one of the study's evaluations or diagnoses, or "training"
     take: Taken = "last"  # of the values that a training recorded step by step
     until: float = 1.0  # of those, the first so much: "60/120" with take = "last" is the one after epoch 60 of 120
     over: str = ""  # a row's title: the figure is divided by that row's with the same seed
@@ -61,6 +63,22 @@ class Line:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Examination:
+    """A diagnosis of each model, which says whether its gradients are masked."""
+
+    budget: str = "quick"  # a name from `sparring list budgets`, or a path to a TOML file
+    norm: Norm = "linf"
+    eps: float = 0.3
+    examples: int = 0  # the first so many of the test part; 0: as many as the budget affords
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that make no sense."""
+        checks.radius(self.norm, self.eps)
+        checks.at_least("examples", self.examples, 0, "a number of examples")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """How much is spent on it."""
 
@@ -68,6 +86,7 @@ class Budget:
     set: tuple[str, ...] = ()  # changes to every recipe, after the row's own
     recipes: dict[str, str] = field(default_factory=dict)  # by the row's title: other ones than the rows' own
     examples: int = 0  # of the test part, at most; 0: as the evaluations say
+    shorter: dict[str, str] = field(default_factory=dict)  # another suite or budget, by the name of what asks for one
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -89,6 +108,8 @@ class Study:
     recipe: str = ""  # a path from the study's file, for rows without one
     set: tuple[str, ...] = ()  # changes to every recipe, before the row's own
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    diagnoses: dict[str, Examination] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()  # spectra: singular values of each row's last layer, where trainings kept them
     note: str = ""  # what is to be known of every row
 
     def __post_init__(self) -> None:
@@ -100,9 +121,11 @@ class Study:
         self._check_names(rows, columns)
 
     def _check_names(self, rows: list[str], columns: list[str]) -> None:
-        evaluations = [TRAINING, *self.evaluations]
+        measured = [*self.evaluations, *self.diagnoses]
+        if len(set(measured)) < len(measured):
+            raise ValueError(f"diagnoses: names that no evaluation has, not {list(self.diagnoses)}")
         for column in self.columns:
-            _known(f"columns: {column.title}", column.of, evaluations, "evaluation")
+            _known(f"columns: {column.title}", column.of, [TRAINING, *measured], "evaluation")
             _known(f"columns: {column.title}: over", column.over or rows[0], rows, "row")
         for row in self.rows:
             for title in row.published:
@@ -112,6 +135,8 @@ class Study:
             _known("budgets", name, BUDGETS, "budget")
             for title in budget.recipes:
                 _known(f"budgets: {name}: recipes", title, rows, "row")
+            for asked in budget.shorter:
+                _known(f"budgets: {name}: shorter", asked, measured, "evaluation")
 
 
 def _known(where: str, name: str, names: Sequence[str], kind: str) -> None:
@@ -138,6 +163,25 @@ def load_study(path: str | Path) -> Study:
     except RecipeError as error:
         raise RecipeError(error.path, error.problem, str(path)) from None
     return study
+
+
+def chosen(study: Study, wanted: tuple[str, ...]) -> Study:
+    """The study with those rows alone that have one of these titles, or else begin so; without any, all rows.
+
+    Rows that others are divided by stay. Raises ValueError for what no title is or begins with.
+    """
+    titles = [row.title for row in study.rows]
+    kept = {column.over for column in study.columns} if wanted else set(titles)
+    for one in wanted:
+        found = {one} if one in titles else {title for title in titles if title.startswith(one)}
+        if not found:
+            raise ValueError(f"rows: titles or their beginnings, not {one!r}; the study has: {', '.join(titles)}")
+        kept |= found
+    budgets = {
+        name: replace(budget, recipes={title: path for title, path in budget.recipes.items() if title in kept})
+        for name, budget in study.budgets.items()
+    }
+    return replace(study, rows=tuple(row for row in study.rows if row.title in kept), budgets=budgets)
 
 
 def _confine(study: Study, file: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from orchestrator.study import Column, Study
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from rich.table import Table
 
 
@@ -94,18 +95,21 @@ class Page(NamedTuple):
 
     name: str
     subtitle: str
-    columns: list[str]
-    rows: list[tuple[str, list[tuple[str, str, str]], list[str], str]]  # title, cells, runs, note
+    columns: list[tuple[str, int]]  # title, and how many texts a cell has: ours alone where nothing is published
+    rows: list[tuple[str, list[tuple[str, ...]], list[str], str]]  # title, cells, runs, note
     notes: list[str]
+    pictures: list[Markup]
 
 
-def page(made: Reproduction) -> Page:
-    """The table for a page."""
+def page(made: Reproduction, pictures: list[Markup]) -> Page:
+    """The table for a page, and what is drawn below it."""
     study = made.study
-    rows = [
-        (row.title, [made.text(row.title, column) for column in study.columns], made.runs[row.title], row.note)
-        for row in study.rows
-    ]
+    widths = [3 if any(column.title in row.published for row in study.rows) else 1 for column in study.columns]
+    texts = {row.title: [made.text(row.title, column) for column in study.columns] for row in study.rows}
+    cells = {title: [text[:width] for text, width in zip(found, widths, strict=True)] for title, found in texts.items()}
+    rows = [(row.title, cells[row.title], made.runs[row.title], row.note) for row in study.rows]
     notes = [note for note in (study.note, study.budgets[made.budget].note) if note]
-    columns = [column.title for column in study.columns]
-    return Page(study.paper, f"{study.about} Budget {made.budget}, seeds {seeds(made)}.", columns, rows, notes)
+    columns = [(column.title, width) for column, width in zip(study.columns, widths, strict=True)]
+    return Page(
+        study.paper, f"{study.about} Budget {made.budget}, seeds {seeds(made)}.", columns, rows, notes, pictures
+    )

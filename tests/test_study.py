@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import several, tables
+from orchestrator import reproduction, several, tables
 from orchestrator.config import RecipeError
 from orchestrator.folders import RunFolder
 from orchestrator.listener import Listener, Silent
 from orchestrator.reproduction import entries_of, reproduce
-from orchestrator.study import Column, Line, cells_of, load_study
+from orchestrator.study import Column, Line, cells_of, chosen, load_study
 from orchestrator.tables import Entry
 
 SMALL = """
@@ -44,6 +44,15 @@ of = "black_box"
 figure = "accuracy/PGD-20"
 scale = 100
 
+[diagnoses.checked]
+budget = "tiny.toml"
+eps = 0.1
+
+[[columns]]
+title = "flags"
+of = "checked"
+figure = "flags"
+
 [[columns]]
 title = "gradients"
 figure = "cost/backwards_per_example"
@@ -62,6 +71,16 @@ seeds = [3, 5]
 set = ["train.epochs=1"]
 examples = 8
 """
+
+TINY = """
+about = "one attack"
+signs = 2
+growth = 1
+rivals = []
+[reference]
+label = "FGSM"
+attack = "fgsm"
+"""
 RECIPE = """
 model = {name = "mlp", hidden = [8]}
 [train]
@@ -76,6 +95,7 @@ backend = "inline"
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     (tmp_path / "small.toml").write_text(RECIPE)
+    (tmp_path / "tiny.toml").write_text(TINY)
     (tmp_path / "study.toml").write_text(SMALL)
     return tmp_path / "study.toml"
 
@@ -93,6 +113,9 @@ def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -
     ("old", "new", "said"),
     [
         ('of = "attacked"', 'of = "atacked"', "did you mean 'attacked'"),
+        ('of = "checked"', 'of = "chekced"', "did you mean 'checked'"),
+        ("[diagnoses.checked]", "[diagnoses.attacked]", "names that no evaluation has"),
+        ("examples = 8", 'examples = 8\nshorter = {black_bx = "demo"}', "did you mean 'black_box'"),
         ("{clean = 99.5}", "{cleen = 99.5}", "no column is called 'cleen'"),
         ('title = "robust"', 'title = "plain"', "a title of its own"),
         ("[budgets.smoke]", "[budgets.smok]", "did you mean 'smoke'"),
@@ -167,11 +190,13 @@ def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch:
     assert made.entries["plain"]["clean"].published == 99.5
     assert [len(made.entries[row]["black box"].ours) for row in ("plain", "robust")] == [1, 1]
     assert made.entries["robust"]["gradients"].mean == pytest.approx(2.0)
+    assert [made.entries[row]["flags"].ours for row in ("plain", "robust")] == [(0.0,), (0.0,)]
     assert made.entries["plain"]["gradients"].mean == 0.0
     stored = json.loads((made.folder / "table.json").read_text())
     assert stored["rows"]["plain"]["clean"]["ours"] == list(made.entries["plain"]["clean"].ours)
     page = (made.folder / "study.html").read_text()
     assert "Nobody 1999, Table 0" in page
+    assert page.count('<th scope="col">published</th>') == 1  # of the one column that the paper has
     assert tables.screen(made).row_count == 2
     trained = {name: RunFolder(tmp_path / "runs" / name) for names in made.runs.values() for name in names}
     assert len(trained) == 2
@@ -180,6 +205,30 @@ def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch:
     again = reproduce(small, "smoke")
     assert again.entries == made.entries
     assert {name: run.model.stat().st_mtime_ns for name, run in trained.items()} == weights  # nothing is trained twice
+
+
+def test_rows_are_chosen_by_how_their_titles_begin(small: Path) -> None:
+    study = load_study(small)
+    assert [row.title for row in chosen(study, ("ro",)).rows] == ["robust"]
+    assert chosen(study, ()) == study
+    longer = load_study(small.with_name("study.toml"))
+    longer = dataclasses.replace(longer, rows=(*longer.rows, dataclasses.replace(longer.rows[0], title="robuster")))
+    assert [row.title for row in chosen(longer, ("robust",)).rows] == ["robust"]
+    assert [row.title for row in chosen(longer, ("robus",)).rows] == ["robust", "robuster"]
+    with pytest.raises(ValueError, match="titles or their beginnings, not 'bust'; the study has: plain, robust"):
+        chosen(study, ("plain", "bust"))
+
+
+def test_a_budget_shortens_evaluations_and_diagnoses(small: Path) -> None:
+    small.write_text(SMALL.replace("examples = 8", 'examples = 8\nshorter = {attacked = "demo", checked = "quick"}'))
+    study = load_study(small)
+    spent = study.budgets["smoke"]
+    asked = reproduction.asked_of(study, 3, {("plain", 3): "runs/plain-1"}, spent)
+    assert [(one.suite, one.examples, one.surrogate) for one in asked.values()] == [
+        ("demo", 8, ""),
+        ("quick", 8, "plain-1"),
+    ]
+    assert [one.budget for one in reproduction.examinations_of(study, spent).values()] == ["quick"]
 
 
 def square(number: int, listener: Listener) -> int:

@@ -86,5 +86,6 @@ class StepReport(NamedTuple):
     loss: float
     gradient_norm: float  # of the model's parameters
     seconds: float
+    cpu_seconds: float  # of the trainer's process
     figures: dict[str, float]  # what the defense says of the step, by name
     notes: tuple[str, ...]  # what a person should know of it: a solver that failed, say

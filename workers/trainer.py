@@ -72,7 +72,7 @@ class Trainer:
         """
         if step != self.version:
             raise RuntimeError(f"step {step} does not follow version {self.version}")
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         shards = schedule.shards(self.bench.work, len(self.bench.split), step)
         mine = zip(self.ranks.mine(shards), payloads, strict=True)
         total = self.ranks.total([self._gradient(shard, payload) for shard, payload in mine], self.bench.work.reduction)
@@ -81,7 +81,8 @@ class Trainer:
         notes = self._advance(step, flat, total.statistics)
         figures = self.bench.defense(step).settle(self.bench.network)
         loss = float(np.mean(total.losses))
-        report = StepReport(step, loss, norm, time.perf_counter() - began, figures, notes)
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+        report = StepReport(step, loss, norm, seconds, cpu_seconds, figures, notes)
         return report, runtime.snapshot(self.bench.network, step + 1)
 
     def snapshot(self) -> tuple[None, Snapshot]:

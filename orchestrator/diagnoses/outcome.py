@@ -91,7 +91,7 @@ class Diagnosis:
         for finding in self.findings:
             name = "".join(c if c.isalnum() or c in "-._" else "_" for c in finding.check)
             found[f"{head}/share/{name}"] = finding.share
-        return found
+        return found | {f"{head}/steps/{name}": value for grid in self.steps for name, value in stepped(grid).items()}
 
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it, verdict and flags with it."""
@@ -117,6 +117,13 @@ class Diagnosis:
 
 
 ADAPTER: TypeAdapter[Any] = TypeAdapter(Diagnosis)
+
+
+def stepped(grid: Grid) -> dict[str, float]:
+    """A block's steps after so many iterations of PGD as figures: their number, the field's evaluations, each time."""
+    head = f"{grid.block}/{grid.iterations}"
+    times = {f"{head}/time_{place}": time for place, time in enumerate(grid.times)}
+    return {f"{head}/count": len(grid.times) - 1.0, f"{head}/evaluations": float(grid.evaluations), **times}
 
 
 def concluded(settings: Settings, stages: Stages, signs: dict[str, Sign], run: str, folder: Path) -> Diagnosis:

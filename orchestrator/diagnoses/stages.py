@@ -68,7 +68,8 @@ class Stages:
         for name, sign in signs.items():
             self._stage(name, sign, everything[: self.settings.budget.signs])
         if "step_sizes" in signs:
-            self._stage(STEPS, SolverSteps(), everything[: self.settings.shard])
+            steps = SolverSteps(iterations=self.settings.budget.iterations)
+            self._stage(STEPS, steps, everything[: self.settings.shard])
         standing = everything[~self.found[reference.label]["success"]]
         for rival in self.settings.budget.rivals:
             if self._needed(rival, signs):
