@@ -15,7 +15,7 @@ from orchestrator.study import BUDGETS, cells_of, load_study
 
 # what shorter attacks leave out, the second step of a solver that takes one, and a mean (rho) over examples that are
 # right, as there may be none
-UNKNOWN = ("Carlini-Wagner l2", "steps, PGD-1000", "first time, PGD-1000", "second", "rho")
+UNKNOWN = ("Carlini-Wagner l2", "PGD-100", "steps, PGD-1000", "first time, PGD-1000", "second", "rho")
 STUDIES = sorted((HOME / "studies").glob("*.toml"))
 
 
