@@ -41,7 +41,8 @@ def derivative(field: nn.Module, state: State) -> State:
 
 def integrate(watch: Watch, state: State) -> State:
     """The state at the end, with the solver and the gradient that `watch` names."""
-    import torchdiffeq  # noqa: PLC0415 - takes a second, for which only those who use it wait
+    with torch.inference_mode(mode=False):  # or its constants, made when it is imported, would stop gradients
+        import torchdiffeq  # noqa: PLC0415 - takes a second, for which only those who use it wait
 
     solver = watch.solver
     if solver.adaptive and solver.gradient == "exact":
