@@ -23,6 +23,7 @@ from benchmarks.training import started, work_with
 from orchestrator.backend import Inline
 from orchestrator.catalogue import catalogue
 from orchestrator.loop import Loop
+from workers import runtime
 from workers.messages import Work
 
 STEPS = 2
@@ -66,7 +67,7 @@ def run() -> list[Row]:
         metrics = steps(loop)
         backwards, forwards = (metrics.get(f"cost/{kind}_per_example", 0.0) for kind in ("backwards", "forwards"))
         both, alone = round(backwards), max(0, round(forwards) - round(backwards))
-        model = work.model.build((1, 8, 8), 10)
+        model = runtime.arranged(work.model.build((1, 8, 8), 10))
         batch = torch.rand(work.batch, 1, 8, 8), torch.randint(0, 10, (work.batch,))
         bare = partial(floor, model, batch, (both, alone), work.shard)
         row = compare((f"training with {name}", "its passes alone"), partial(steps, loop), bare, CPU, 3)
