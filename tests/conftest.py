@@ -14,13 +14,16 @@ from xdist.scheduler import LoadScopeScheduling
 torch.set_num_threads(1)
 
 CLUSTER = "tests/cluster/"  # the folder of all tests that start Ray
+STUDIES = "tests/test_studies.py"  # each takes seconds, and no two share anything
 
 
 class Scheduling(LoadScopeScheduling):
     """Tests of a file stay in one process, for its fixtures, and all that start Ray in one, which has one cluster."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return CLUSTER if nodeid.startswith(CLUSTER) else nodeid.partition("::")[0]
+        if nodeid.startswith(CLUSTER):
+            return CLUSTER
+        return nodeid if nodeid.startswith(STUDIES) else nodeid.partition("::")[0]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:

@@ -1,1 +1,0 @@
-"""Published tables and comparisons, each made again by one command."""
