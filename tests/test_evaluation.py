@@ -171,7 +171,7 @@ def test_digest_of_weights_sees_names_types_and_shapes() -> None:
 
 def test_outcome_on_the_screen(calls: list[JudgeTask], tmp_path: Path) -> None:
     outcome = measure(target(tmp_path, examples=100), Silent())
-    assert cells(outcome.table[0]) == ("clean", "90.0 %", "82.6 to 94.5", *[""] * 7)
+    assert cells(outcome.table[0]) == ("clean", "90.0 %", "82.6 to 94.5", *[""] * 8)
     assert screen(outcome).row_count == 4
     assert outcome.metrics()["demo/accuracy/clean"] == 0.9
     assert set("".join(outcome.metrics())) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./")
@@ -258,7 +258,7 @@ def test_norms_gives_a_whole_curve_for_each_norm(calls: list[JudgeTask], tmp_pat
         assert row.median is not None
         assert exact * (1 - 1e-4) <= row.median <= 1.05 * exact + 1e-3
         assert row.forwards > row.backwards >= 100
-    assert len(screen(outcome).columns) == 8
+    assert len(screen(outcome).columns) == 9
 
 
 def linear(folder: Path, **asked: Any) -> Target:
