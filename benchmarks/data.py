@@ -12,7 +12,12 @@ from workers.datasets.parquet import Parquet
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
 
 
-def images() -> Dataset:
-    """MNIST from the folder that BENCHMARK_MNIST names, or from the shared data beside the project."""
+def mnist() -> str:
+    """The folder that BENCHMARK_MNIST names, or the shared data beside the project; empty where neither is there."""
     folder = Path(os.environ.get("BENCHMARK_MNIST") or BESIDE)
-    return Parquet(folder=str(folder)) if folder.is_dir() else Digits()
+    return str(folder) if folder.is_dir() else ""
+
+
+def images() -> Dataset:
+    """MNIST where it is, else the digits."""
+    return Parquet(folder=mnist()) if mnist() else Digits()

@@ -4,7 +4,7 @@ Every contest has one model, one set of images and one budget. Images are judged
 box, or the ball of a budget attack, has not fooled. Each contestant attacks two images first, which do not count: some
 compile what they need then. Passes are counted by hooks on the model. The network is robust:
 a Madry network trained on MNIST by `recipes/mnist-benchmark.toml`, once. MNIST is looked for where torchvision puts it;
-`BENCHMARK_MNIST=FOLDER` names a folder of Parquet files instead, and without either the bundled digits take its place.
+`BENCHMARK_MNIST=FOLDER` names a folder of Parquet files instead, and without any the bundled digits take its place.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from algorithms import balls
 from algorithms.attacks import Attack
 from algorithms.search import Policy, search
 from benchmarks.contests import Contest, budget, minimal
+from benchmarks.data import mnist
 from benchmarks.measuring import Row
 from benchmarks.rivals import Contestant, installed, load
 from orchestrator import Recipe, train
@@ -84,12 +85,12 @@ class Counter:
 
 def robust() -> tuple[nn.Module, Tensor, Tensor]:
     """The network, trained the first time, and the first test images that it gets right."""
-    parquet = os.environ.get("BENCHMARK_MNIST", "")
+    parquet = mnist()
     changed = [f"tracking.folder={FOLDER}"]
     if parquet:
         changed += ["dataset.name=parquet", f"dataset.folder={parquet}"]
-    mnist = parquet or Path("data/MNIST").is_dir()
-    recipe = Recipe.load(RECIPES / ("mnist-benchmark.toml" if mnist else "digits-pgd.toml"), changed)
+    found = parquet or Path("data/MNIST").is_dir()
+    recipe = Recipe.load(RECIPES / ("mnist-benchmark.toml" if found else "digits-pgd.toml"), changed)
     model = Whole(load_model(trained(recipe), recipe)).eval()
     split = open_split(recipe.dataset, "test")
     first = np.arange(min(len(split), IMAGES * 11 // 10))

@@ -9,22 +9,7 @@ import pytest
 
 from orchestrator.checkpoints import KEPT, Checkpoint, Checkpoints, decode, encode
 from orchestrator.listener import Silent
-
-
-class Heard:
-    """A listener that remembers what was said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-    def begin(self, stage: str, total: int, unit: str) -> None: ...
-
-    def advance(self, stage: str, done: int, note: str = "") -> None: ...
-
-    def end(self, stage: str) -> None: ...
+from tests.told import Heard
 
 
 def checkpoint(step: int) -> Checkpoint:

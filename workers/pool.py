@@ -271,10 +271,8 @@ class Pool:
         if not seat.answers:
             self.events["start_failures"] += 1
         if self.events["start_failures"] > self.limits.start_failures:
-            reason = str(error).strip().splitlines()[-1]
-            raise RuntimeError(
-                f"attackers failed to start {self.events['start_failures']} times (workers.start_failures): {reason}"
-            ) from error
+            reason, times = str(error).strip().splitlines()[-1], self.events["start_failures"]
+            raise RuntimeError(f"attackers failed to start {times} times (workers.start_failures): {reason}") from error
         with contextlib.suppress(exceptions.RayError):
             ray.kill(seat.actor)
         seat.actor, seat.faults, seat.answers = self.hire(), 0, 0

@@ -10,10 +10,10 @@ import torch
 from algorithms.diagnostics.density import density, mass
 from orchestrator.comparisons.charts import Chart, figure, line
 from orchestrator.comparisons.sides import Side, Values
+from orchestrator.convergence import CONVERGED
+from orchestrator.fosc_plots import WHOLE
 
 POINTS = 200  # of a drawn density
-WHOLE = 0.995  # the axis ends where this share of all values lies
-CONVERGED = 0.1  # a condition up to this counts as converged, as in the paper's figures
 LAYERS = 8  # whose spectra are drawn
 
 

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.evaluations.settings import Settings
     from orchestrator.suites import Entry
 
-WORST = "worst case"
-CERTIFIED = "certified"
+WORST, CERTIFIED = "worst case", "certified"
 HEADINGS = (
     "attack",
     "accuracy",

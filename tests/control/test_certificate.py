@@ -32,6 +32,17 @@ def attacked(model: nn.Module, x: Tensor, y: Tensor, radius: Tensor) -> Tensor:
     return torch.where(fallen, -1, y)
 
 
+def slopes_of(model: nn.Module) -> list[float]:
+    """The largest singular value of the Jacobian at a few points, in evaluation mode."""
+    model.eval()
+    slopes = []
+    for seed in range(3):
+        x, _ = batch(2, count=1, seed=seed)
+        matrix = torch.autograd.functional.jacobian(lambda v: model(v).flatten(), 4 * x - 2).flatten(1)
+        slopes.append(float(torch.linalg.svdvals(matrix)[0]))
+    return slopes
+
+
 @torch.no_grad()
 def constrained() -> nn.Sequential:
     """A network whose layers all have norm 1 as matrices, with logits large enough to matter."""
@@ -102,12 +113,7 @@ def test_gains_bound_the_slope_everywhere(layers: list[nn.Module]) -> None:
             module.running_var.uniform_(0.2, 2)
             nn.init.normal_(module.weight)
     bound = certify(model, (2, 8, 8)).lipschitz
-    model.eval()
-    slopes = []
-    for seed in range(3):
-        x, _ = batch(2, count=1, seed=seed)
-        matrix = torch.autograd.functional.jacobian(lambda v: model(v).flatten(), 4 * x - 2).flatten(1)
-        slopes.append(float(torch.linalg.svdvals(matrix)[0]))
+    slopes = slopes_of(model)
     assert max(slopes) <= bound * (1 + 1e-9)
     if not any(isinstance(layer, nn.MaxPool2d | nn.AvgPool2d) for layer in layers):
         assert bound <= 1.6 * max(slopes)
@@ -127,12 +133,7 @@ def test_a_residual_block_has_the_sum_of_its_ways(block: nn.Module) -> None:
             nn.init.uniform_(module.weight, -2, 2)
     certificate = certify(model, (2, 8, 8))
     assert list(certificate.gains) == ["0", "1.0", "2"]
-    model.eval()
-    slopes = []
-    for seed in range(3):
-        x, _ = batch(2, count=1, seed=seed)
-        matrix = torch.autograd.functional.jacobian(lambda v: model(v).flatten(), 4 * x - 2).flatten(1)
-        slopes.append(float(torch.linalg.svdvals(matrix)[0]))
+    slopes = slopes_of(model)
     assert max(slopes) <= certificate.lipschitz <= 12 * max(slopes)
 
 
