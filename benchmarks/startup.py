@@ -35,7 +35,9 @@ def first_step(backend: str) -> None:
     """Trains digits until a step is recorded, and stops at once."""
     with tempfile.TemporaryDirectory() as folder:
         asked = [f"tracking.folder={folder}", f"workers.backend={backend}", "train.epochs=1000", "--quiet"]
-        with subprocess.Popen([SPARRING, "train", RECIPE, *asked], stdout=subprocess.DEVNULL) as training:
+        with subprocess.Popen(
+            [SPARRING, "train", RECIPE, *asked], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as training:
             while not any(STEP in file.read_text() for file in Path(folder).glob("*/records/records.jsonl")):
                 if training.poll() is not None:
                     raise RuntimeError(f"the training ended with code {training.returncode} before its first step")
