@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 
 from algorithms.attacks.pgd import PGD
 from algorithms.defenses.adversary_critic import AdversaryCritic
@@ -146,9 +147,11 @@ def test_an_attacker_that_hangs_costs_no_bit_and_no_wait(inline: dict[int, str],
 
     def freeze(step: int) -> None:
         if step == 3:
-            processes("Attacker")[0].suspend()
+            fast = min(backend.pool.seats, key=lambda seat: seat.slowness)  # it surely gets shards
+            psutil.Process(pids[fast.number]).suspend()
 
     with remote(2, deadline=300) as backend:
+        pids = [ray.get(seat.actor.__ray_call__.remote(lambda _: os.getpid())) for seat in backend.pool.seats]
         began = time.monotonic()
         assert bits(backend, tmp_path, changed(lag=1), notes=Notes(freeze)) == inline[1]
         assert time.monotonic() - began < 200
