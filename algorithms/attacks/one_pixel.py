@@ -14,7 +14,7 @@ from algorithms.attacks import Attack
 from algorithms.losses import Loss
 from algorithms.search import Problem
 from algorithms.streams import Streams
-from algorithms.tensors import Images, per_row
+from algorithms.tensors import Images, Labels, per_row
 
 Genes = Float[Tensor, "batch population pixels genes"]  # of a pixel: row and column in [0, 1], then its channels
 PLACES, COLOURS, PARENTS, AGAIN = range(4)  # what a row's random numbers are for
@@ -37,11 +37,12 @@ class OnePixel(Attack):
     Shows how little may be needed, without gradients: it works where a model rounds or is a program. A child is one of
     the population plus `scale` times the difference of two others, and takes the place of its own parent if it raises
     the loss. Robust MNIST networks stand against one pixel; give `eps` more, or use `sigma_zero` where there are
-    gradients.
+    gradients. Of several pixels `base = "best"` finds far better ones in as many queries; for a single one it looks
+    around too little, and settles where a random base goes on.
 
     How many pixels may change is given, not looked for: a budget attack. The norm counts pixels, whatever their
-    channels do. Each step is one query, a forward pass, and a search makes one
-    more: (`generations` + 1) * `population` in all at most. A row leaves as soon as it is fooled.
+    channels do. Each step is one query, a forward pass, and a search makes one more: (`generations` + 1) * `population`
+    in all at most. A row leaves as soon as it is fooled.
     """
 
     pixels: ClassVar[bool] = True  # so the record counts, too
@@ -50,6 +51,7 @@ class OnePixel(Attack):
     population: int = 400
     generations: int = 100  # after the first, which is drawn at random
     scale: float = 0.5  # of a difference between two of the population (the paper's F)
+    base: Literal["random", "best"] = "random"  # which of the population it is added to; the paper's is random
     loss: Loss = "cross_entropy"
     targeted: bool = False
 
@@ -81,7 +83,8 @@ class OnePixel(Attack):
         """One child is asked about, and takes its parent's place if it is better."""
         generation, i = divmod(k, self.population)
         if i == 0 and generation:
-            children = evolved(state.parents, self.scale, problem.streams, generation)
+            best = state.fitness.argmax(1) if self.base == "best" else None
+            children = evolved(state.parents, best, self.scale, problem.streams, generation)
             state = state._replace(children=children)
         child = state.children[:, i]
         x_adv = painted(problem.x, child)
@@ -95,13 +98,15 @@ class OnePixel(Attack):
         return Generation(x_adv, parents, fitness, state.children)
 
 
-def evolved(parents: Genes, scale: float, streams: Streams, generation: int) -> Genes:
-    """A child for each parent: a first other one plus `scale` times what a second has over a third. Equation 3.
+def evolved(parents: Genes, best: Labels | None, scale: float, streams: Streams, generation: int) -> Genes:
+    """A child for each parent: the best, or another one, plus `scale` times what a second has over a third. Equation 3.
 
     Colours are clipped to [0, 1], where the best often lie on an edge; a place outside of the image is drawn anew.
     """
     first, second, third = others(parents.shape[1], streams.fork(PARENTS), generation)
     rows = torch.arange(len(parents), device=parents.device).unsqueeze(1)
+    if best is not None:
+        first = best.unsqueeze(1)
     children = parents[rows, first] + scale * (parents[rows, second] - parents[rows, third])
     places, colours = children[..., :2], children[..., 2:]
     fresh = streams.fork(AGAIN).uniform(tuple(places.shape[1:]), generation, dtype=places.dtype)

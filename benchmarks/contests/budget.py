@@ -127,8 +127,8 @@ def without_gradients() -> list[Contest]:
         ),
         Contest(
             f"one pixel, {PIXELS} of them",
-            OnePixel(eps=PIXELS, population=60, generations=10),
+            OnePixel(eps=PIXELS, population=60, generations=10, base="best"),
             {"torchattacks": torchattacks("OnePixel", pixels=PIXELS, steps=10, popsize=60)},
-            images=16,
+            images=48,
         ),
     ]

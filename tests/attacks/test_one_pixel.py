@@ -10,6 +10,7 @@ import torch
 
 from algorithms.attacks.one_pixel import OnePixel, evolved, others, painted
 from algorithms.streams import Streams
+from algorithms.tensors import Images, Labels
 from tests.attacks.records import run
 from tests.networks import Affine, classes_of, images
 
@@ -58,7 +59,7 @@ def test_more_pixels_gain_more() -> None:
 def test_children_by_hand() -> None:
     parents = torch.rand(2, 5, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     streams = Streams.draw(torch.Generator().manual_seed(1), 2)
-    children, drawn = evolved(parents, 0.5, streams, 1), 0
+    children, drawn = evolved(parents, None, 0.5, streams, 1), 0
     for row, i in itertools.product(range(2), range(5)):
         rest = [j for j in range(5) if j != i]
         made = torch.stack(
@@ -72,6 +73,26 @@ def test_children_by_hand() -> None:
         drawn += int(same.all((1, 2)).any())
     assert drawn > 3
     assert ((children >= 0) & (children <= 1)).all()
+
+
+def test_children_of_the_best_by_hand() -> None:
+    parents = torch.full((2, 4, 1, 3), 0.5) + 0.1 * torch.arange(4).view(4, 1, 1)
+    streams = Streams.draw(torch.Generator().manual_seed(1), 2)
+    children = evolved(parents, torch.tensor([2, 0]), 0.0, streams, 1)
+    assert torch.equal(children, parents[[0, 1], [2, 0]].unsqueeze(1).expand_as(parents))
+    moved = (evolved(parents, torch.tensor([0, 0]), 0.5, streams, 1) - 0.5)[..., 2]
+    assert all(min(abs(step - k * 0.05) for k in range(-3, 4)) < 1e-6 for step in moved.flatten().tolist())
+
+
+def test_several_pixels_climb_faster_from_the_best() -> None:
+    model, x, _ = colours()
+    y = classes_of(model, x) * 0
+    random, best = (OnePixel(eps=4, population=30, generations=12, base=base) for base in ("random", "best"))
+    assert gained(best, model, x, y) > 1.1 * gained(random, model, x, y)
+
+
+def gained(attack: OnePixel, model: Affine, x: Images, y: Labels) -> float:
+    return (model(run(attack, model, x, y, "highest loss").x_adv) - model(x))[:, 1].sum().item()
 
 
 def test_the_three_others_are_distinct_and_equally_likely() -> None:
