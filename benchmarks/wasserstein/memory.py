@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-import resource
+import re
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,9 +31,15 @@ def peak(case: tuple[int, int]) -> float:
     torch.set_num_threads(1)
     model, x, y = linear(side, batch)
     search(WasserAttack(window=3, steps=1), model, x[:1], y[:1], rng=rng)  # warm
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = largest()
     search(WasserAttack(window=window, steps=STEPS), model, x, y, rng=rng, policy="highest loss")
-    return 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / batch
+    return (largest() - before) / batch
+
+
+def largest() -> int:
+    """Bytes that this process has held at most; `getrusage` would begin with what its parent held."""
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
 
 
 def peaks() -> list[float]:
