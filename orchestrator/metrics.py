@@ -41,6 +41,11 @@ def step_metrics(report: StepReport, shards: Sequence[ShardReport], times: StepT
     return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
 
+def printable(name: str) -> str:
+    """A label as a part of a metric's name: `B_B` for `B&B`. MLflow takes letters, digits, `_`, `-` and `.`."""
+    return "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
+
+
 def mean(values: Iterable[float]) -> float:
     """The mean of those that are not NaN; NaN if none is."""
     known = [value for value in values if not math.isnan(value)]

@@ -19,9 +19,12 @@ from orchestrator.backend import open_cluster
 from orchestrator.config import resolve
 from orchestrator.diagnosis import diagnose
 from orchestrator.evaluation import evaluate
+from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.thresholds import accuracy_at
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.history import history
 from orchestrator.listener import Listener, Silent
+from orchestrator.metrics import printable
 from orchestrator.plots import last_layers, png
 from orchestrator.recipe import Evaluation
 from orchestrator.reports import drawn, rendered
@@ -72,7 +75,8 @@ def reproduce(
         cells = [under(cell, parent, first or cell.recipe.evaluation) for cell in cells]
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))
-        tasks = [Task(runs[key], asked_of(study, key[1], runs, spent), examinations_of(study, spent)) for key in keys]
+        radii, examined = [column for column in study.columns if column.at], examinations_of(study, spent)
+        tasks = [Task(runs[key], asked_of(study, key[1], runs, spent), examined, radii) for key in keys]
         found = dict(zip(keys, several.each("measuring", _measured, tasks, parallel, listener), strict=True))
         entries = {row.title: entries_of(study, row, found, spent.seeds) for row in study.rows}
         names = {row.title: [Path(runs[row.title, s]).name for s in spent.seeds] for row in study.rows}
@@ -87,6 +91,7 @@ class Task(NamedTuple):
     folder: str
     evaluations: dict[str, Evaluation]
     examinations: dict[str, Examination]
+    radii: list[Column]  # those that want an accuracy at a radius of their own
 
 
 Figures = dict[str, dict[str, list[float]]]  # by evaluation, diagnosis or "training", and name: values in their order
@@ -153,6 +158,7 @@ def _measured(task: Task, listener: Listener) -> Figures:
     for name, evaluation in task.evaluations.items():
         outcome = evaluate(task.folder, evaluation, listener=listener)
         found[name] = {_plain(key, outcome.suite, evaluation): [value] for key, value in outcome.metrics().items()}
+        found[name] |= _at_radii(outcome, evaluation, [column for column in task.radii if column.of == name])
     for name, asked in task.examinations.items():
         diagnosis = diagnose(
             task.folder,
@@ -165,6 +171,14 @@ def _measured(task: Task, listener: Listener) -> Figures:
         head = f"diagnosis/{diagnosis.budget}/"
         found[name] = {key.removeprefix(head): [value] for key, value in diagnosis.metrics().items()}
     return found
+
+
+def _at_radii(outcome: Outcome, evaluation: Evaluation, columns: Sequence[Column]) -> dict[str, list[float]]:
+    """The accuracies that columns want at radii of their own, where the evaluation knows them."""
+    attacks = {_plain(f"accuracy/{printable(row.attack)}", "", evaluation): row.attack for row in outcome.table}
+    known = [column for column in columns if column.figure in attacks]
+    found = {column.key: accuracy_at(outcome, attacks[column.figure], column.at) for column in known}
+    return {key: [value] for key, value in found.items() if value is not None}
 
 
 def _plain(key: str, suite: str, evaluation: Evaluation) -> str:
@@ -184,7 +198,7 @@ def entries_of(study: Study, row: Line, found: dict[Key, Figures], seeds: tuple[
 
 def _value(column: Column, found: dict[Key, Figures], key: Key) -> float | None:
     """A column's figure of one model, beside that of another row where the column says so; None: not measured."""
-    values = found[key].get(column.of, {}).get(column.figure)
+    values = found[key].get(column.of, {}).get(column.key)
     if not values:
         return None
     value = TAKE[column.take](values[: max(1, round(column.until * len(values)))])

@@ -15,6 +15,7 @@ from typing import Any, Literal, final
 from algorithms import checks, plugins
 from algorithms.balls import Norm
 from orchestrator.config import RecipeError, build, load_recipe, text
+from orchestrator.radii import spread
 from orchestrator.recipe import Evaluation, Recipe
 
 BUDGETS = ("smoke", "reduced", "full")
@@ -32,6 +33,7 @@ class Column:
     figure: str  # "accuracy/PGD-20" of an evaluation, or a metric of the training such as "cost/backwards_per_example"
     of: str = TRAINING  # the name of one of the study's evaluations or diagnoses, or "training"
     take: Taken = "last"  # of the values that a training recorded step by step
+    at: float = 0.0  # a radius at which "accuracy/ATTACK" is wanted; 0: the evaluation's. A list: a column each
     until: float = 1.0  # of those, the first so much: "60/120" with take = "last" is the one after epoch 60 of 120
     over: str = ""  # a row's title: the figure is divided by that row's with the same seed
     scale: float = 1.0  # 100 makes per cent of a share
@@ -40,8 +42,14 @@ class Column:
     def __post_init__(self) -> None:
         """Raises ValueError for a number of decimals that nobody reads, and for no part of a training."""
         checks.between("decimals", self.decimals, 0, 9, "a number of digits")
+        checks.at_least("at", self.at, 0, "a radius")
         if not 0 < self.until <= 1:
             raise ValueError(f"until: a share of the training, above 0 and at most 1, not {self.until:g}")
+
+    @property
+    def key(self) -> str:
+        """The figure's name among all that are known of a model."""
+        return f"{self.figure} at {self.at:.6g}" if self.at else self.figure
 
 
 @final
@@ -109,6 +117,7 @@ class Study:
     set: tuple[str, ...] = ()  # changes to every recipe, before the row's own
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     diagnoses: dict[str, Examination] = field(default_factory=dict)
+    across: Literal["figures", "models"] = "figures"  # what the table shows side by side; the other, one below another
     pictures: tuple[Picture, ...] = ()  # spectra: singular values of each row's last layer, where trainings kept them
     note: str = ""  # what is to be known of every row
 
@@ -127,6 +136,8 @@ class Study:
         for column in self.columns:
             _known(f"columns: {column.title}", column.of, [TRAINING, *measured], "evaluation")
             _known(f"columns: {column.title}: over", column.over or rows[0], rows, "row")
+            if column.at and not (column.of in self.evaluations and column.figure.startswith("accuracy/")):
+                raise ValueError(f"columns: {column.title}: at: a radius for an accuracy of an evaluation alone")
         for row in self.rows:
             for title in row.published:
                 if title not in columns:
@@ -158,7 +169,7 @@ def load_study(path: str | Path) -> Study:
     """The study in a file. Raises RecipeError, which says in one line what is wrong where."""
     tables = text.read(path)
     try:
-        study: Study = build(Study, tables)
+        study: Study = build(Study, spread(tables))
         _confine(study, Path(path))
     except RecipeError as error:
         raise RecipeError(error.path, error.problem, str(path)) from None

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+Texts = tuple[str, str, str]  # of a cell: ours with its spread, the paper's, and the difference
+
+
 class Entry(NamedTuple):
     """A cell of the table."""
 
@@ -49,7 +52,7 @@ class Reproduction:
     folder: Path  # holds `table.json` and `study.html`
     tracking_url: str
 
-    def text(self, row: str, column: Column) -> tuple[str, str, str]:
+    def text(self, row: str, column: Column) -> Texts:
         """A cell as texts: ours with its spread, the paper's, and the difference; empty where there is none."""
         entry, places = self.entries[row][column.title], column.decimals
         ours = "" if entry.mean is None else f"{entry.mean:.{places}f}"
@@ -64,12 +67,22 @@ def screen(made: Reproduction) -> Table:
     from rich.table import Table  # noqa: PLC0415 - only where something is shown
 
     shown = Table(title=f"{made.study.paper}: ours (the paper's), budget {made.budget}, seeds {seeds(made)}")
-    for heading in ("", *(column.title for column in made.study.columns)):
+    headings, lines = grid(made)
+    for heading in ("", *headings):
         shown.add_column(heading, justify="right" if heading else "left")
-    for row in made.study.rows:
-        cells = [made.text(row.title, column) for column in made.study.columns]
-        shown.add_row(row.title, *(f"{ours} ({published})" if published else ours for ours, published, _ in cells))
+    for title, cells in lines:
+        shown.add_row(title, *(f"{ours} ({published})" if published else ours for ours, published, _ in cells))
     return shown
+
+
+def grid(made: Reproduction) -> tuple[list[str], list[tuple[str, list[Texts]]]]:
+    """The headings of the table as it is shown, and its lines: a title, and the texts of each cell."""
+    study = made.study
+    models, figures = [row.title for row in study.rows], [column.title for column in study.columns]
+    by_model = [[made.text(model, column) for column in study.columns] for model in models]
+    if study.across == "figures":
+        return figures, list(zip(models, by_model, strict=True))
+    return models, list(zip(figures, map(list, zip(*by_model, strict=True)), strict=True))
 
 
 def seeds(made: Reproduction) -> str:
@@ -95,8 +108,10 @@ class Page(NamedTuple):
 
     name: str
     subtitle: str
+    corner: str  # what the lines are
     columns: list[tuple[str, int]]  # title, and how many texts a cell has: ours alone where nothing is published
-    rows: list[tuple[str, list[tuple[str, ...]], list[str], str]]  # title, cells, runs, note
+    rows: list[tuple[str, list[tuple[str, ...]]]]  # title, cells
+    models: list[tuple[str, list[str], str]]  # title, runs, note
     notes: list[str]
     pictures: list[Markup]
 
@@ -104,12 +119,15 @@ class Page(NamedTuple):
 def page(made: Reproduction, pictures: list[Markup]) -> Page:
     """The table for a page, and what is drawn below it."""
     study = made.study
-    widths = [3 if any(column.title in row.published for row in study.rows) else 1 for column in study.columns]
-    texts = {row.title: [made.text(row.title, column) for column in study.columns] for row in study.rows}
-    cells = {title: [text[:width] for text, width in zip(found, widths, strict=True)] for title, found in texts.items()}
-    rows = [(row.title, cells[row.title], made.runs[row.title], row.note) for row in study.rows]
-    notes = [note for note in (study.note, study.budgets[made.budget].note) if note]
-    columns = [(column.title, width) for column, width in zip(study.columns, widths, strict=True)]
+    headings, lines = grid(made)
+    widths = [3 if any(cells[i][1] for _, cells in lines) else 1 for i in range(len(headings))]
     return Page(
-        study.paper, f"{study.about} Budget {made.budget}, seeds {seeds(made)}.", columns, rows, notes, pictures
+        name=study.paper,
+        subtitle=f"{study.about} Budget {made.budget}, seeds {seeds(made)}.",
+        corner="model" if study.across == "figures" else "figure",
+        columns=list(zip(headings, widths, strict=True)),
+        rows=[(t, [cell[:width] for cell, width in zip(cells, widths, strict=True)]) for t, cells in lines],
+        models=[(row.title, made.runs[row.title], row.note) for row in study.rows],
+        notes=[note for note in (study.note, study.budgets[made.budget].note) if note],
+        pictures=pictures,
     )

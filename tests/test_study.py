@@ -72,6 +72,19 @@ set = ["train.epochs=1"]
 examples = 8
 """
 
+RADII = """
+[[columns]]
+title = "attacked"
+of = "attacked"
+figure = "accuracy/worst_case"
+
+[[columns]]
+title = "worst"
+of = "attacked"
+figure = "accuracy/worst_case"
+at = [0.05, 0.07, 0.1, 0.15]
+"""
+
 TINY = """
 about = "one attack"
 signs = 2
@@ -123,6 +136,10 @@ def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -
         ('take = "mean"', 'take = "average"', "'last', 'mean', 'total' or 'largest'"),
         ('take = "mean"', 'over = "plane"', "did you mean 'plain'"),
         ('take = "mean"', "until = 0", "above 0 and at most 1"),
+        ('take = "mean"', "at = 0.1", "a radius for an accuracy of an evaluation alone"),
+        ('figure = "flags"', 'figure = "flags"\nat = 0.1', "a radius for an accuracy of an evaluation alone"),
+        ("scale = 100", "scale = 100\nat = [-1]", "at: a radius"),
+        ("scale = 100", "scale = 100\nat = [0.1, 0.1]", "a title of its own"),
         ("examples = 8", 'recipes = {robusst = "small.toml"}', "did you mean 'robust'"),
         ('title = "plain"', 'title = "plain"\nseed_shift = -1', "seed_shift"),
         ('"train.batch=64"', '"dataset.name=parquet", "dataset.folder=/etc"', "a path below the current folder"),
@@ -141,6 +158,49 @@ def test_a_wrong_recipe_names_its_row(small: Path) -> None:
     study = load_study(small)
     with pytest.raises(RecipeError, match=r"stepps.*row 'robust'"):
         cells_of(study, small, study.budgets["smoke"])
+
+
+SPREAD = """
+[[columns]]
+title = "worst"
+of = "attacked"
+figure = "accuracy/worst_case"
+at = [0.2, "1/4"]
+
+[[columns]]
+title = "PGD"
+of = "attacked"
+figure = "accuracy/PGD-20"
+at = [0.2, "1/4"]
+"""
+
+
+def test_a_column_at_several_radii_is_a_column_each(small: Path) -> None:
+    text = SMALL.replace("[diagnoses", f"{SPREAD}\n[diagnoses")
+    small.write_text(text.replace("{clean = 99.5}", "{clean = 99.5, worst = [7.5, nan], PGD = [nan, 3]}"))
+    study = load_study(small)
+    found = [(column.title, column.at) for column in study.columns if column.at]
+    assert found == [("worst, 0.2", 0.2), ("PGD, 0.2", 0.2), ("worst, 1/4", 0.25), ("PGD, 1/4", 0.25)]
+    assert study.rows[0].published == {"clean": 99.5, "worst, 0.2": 7.5, "PGD, 1/4": 3}
+    small.write_text(text.replace("{clean = 99.5}", "{worst = [7.5]}"))
+    with pytest.raises(RecipeError, match=r"published.*a figure for each of 2 radii"):
+        load_study(small)
+
+
+def test_models_may_stand_side_by_side(small: Path) -> None:
+    study = load_study(small)
+    entries = {
+        row: {column.title: Entry((float(number),), published) for number, column in enumerate(study.columns)}
+        for row, published in (("plain", 1.5), ("robust", None))
+    }
+    made = tables.Reproduction(study, "smoke", (0,), entries, {"plain": ["a"], "robust": ["b"]}, Path(), "")
+    turned = dataclasses.replace(made, study=dataclasses.replace(study, across="models"))
+    assert tables.screen(made).row_count == 2
+    assert tables.screen(turned).row_count == len(study.columns)
+    page = tables.page(turned, [])
+    assert page.columns == [("plain", 3), ("robust", 1)]
+    assert page.rows[1] == ("black box", [("1.0", "1.5", "-0.5"), ("1.0",)])
+    assert [title for title, _, _ in page.models] == ["plain", "robust"]
 
 
 def test_a_cell_is_mean_spread_and_difference() -> None:
@@ -185,8 +245,12 @@ def test_figures_of_a_part_of_the_training_and_beside_another_rows(small: Path) 
 
 def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    small.write_text(SMALL.replace("[3, 5]", "[3]"))
+    small.write_text(SMALL.replace("[3, 5]", "[3]").replace("[diagnoses", f"{RADII}\n[diagnoses"))
     made = reproduce(small, "smoke")
+    curve = [made.entries["robust"][f"worst, {eps}"].mean for eps in ("0.05", "0.1", "0.15")]
+    assert curve == sorted([value for value in curve if value is not None], reverse=True)
+    assert curve[1] == made.entries["robust"]["attacked"].mean
+    assert not made.entries["robust"]["worst, 0.07"].ours  # where nothing was tried
     assert made.entries["plain"]["clean"].published == 99.5
     assert [len(made.entries[row]["black box"].ours) for row in ("plain", "robust")] == [1, 1]
     assert made.entries["robust"]["gradients"].mean == pytest.approx(2.0)

@@ -23,6 +23,7 @@ from orchestrator.diagnoses.stages import RADIUS, STEPS, Stages, radii
 from orchestrator.evaluations.figures import Curve, Point, Share, wilson
 from orchestrator.evaluations.outcome import percent
 from orchestrator.folders import write_atomically
+from orchestrator.metrics import printable
 from workers.prober import Columns
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Diagnosis:
             f"{head}/accuracy/worst": self.worst.value,
         }
         for finding in self.findings:
-            name = "".join(c if c.isalnum() or c in "-._" else "_" for c in finding.check)
+            name = printable(finding.check)
             found[f"{head}/share/{name}"] = finding.share
         return found | {f"{head}/steps/{name}": value for grid in self.steps for name, value in stepped(grid).items()}
 

@@ -17,6 +17,7 @@ from algorithms.balls import Geometry
 from orchestrator.evaluations import figures
 from orchestrator.evaluations.figures import Curve, Point, Relative, Row
 from orchestrator.folders import write_atomically
+from orchestrator.metrics import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,7 +72,7 @@ class Outcome:
         """Names and values for MLflow; names have only letters, digits, `_`, `-`, `.` and `/`."""
         found = {f"{self.suite}/examples": float(self.examples), f"{self.suite}/eps": self.eps}
         for row in self.table:
-            name = "".join(c if c.isalnum() or c in "-._" else "_" for c in row.attack)
+            name = printable(row.attack)
             if row.accuracy is not None:
                 found[f"{self.suite}/accuracy/{name}"] = row.accuracy.value
             if row.loss is not None:
