@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INK = "#333333"  # text, axes and grid; a page replaces it by the colour of its own text
+BROAD = 1.8  # width over height, from which on a figure is of several panels
 UNITS = {
     "linf": "radius ε in the l∞ norm (pixels are in [0, 1])",
     "l2": "radius ε in the l2 norm (pixels are in [0, 1])",
@@ -155,7 +156,8 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure, name: str) -> str:
     """A figure as an SVG element for an HTML page: no background, text in the page's colour, nothing loaded.
 
-    `name` is spoken to those who cannot see it, and keeps its ids apart from those of other figures on the page.
+    `name` is spoken to those who cannot see it, and keeps its ids apart from those of other figures on the page. One
+    of several panels is of the class `broad`, to which a page gives its whole width.
     """
     import matplotlib as mpl  # noqa: PLC0415 - only where plots are made
 
@@ -166,7 +168,9 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     prefix = re.sub(r"\W+", "-", name)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{html.escape(name)}" ', 1)
+    width, height = figure.get_size_inches()
+    wide = 'class="broad" ' if width > BROAD * height else ""
+    text = text.replace("<svg ", f'<svg {wide}role="img" aria-label="{html.escape(name)}" ', 1)
     for number, colour in enumerate(COLOURS):  # a page may have lighter ones for a dark background
         text = text.replace(colour.lower(), f"var(--series-{number}, {colour})")
     return text.replace(INK, "currentColor")

@@ -29,7 +29,8 @@ from orchestrator.stability import PREFIX, spectra_in
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-CURVES = ("loss", "accuracy")  # metrics with these in their names are drawn, a plot each
+CURVES = ("loss", "accuracy")  # metrics with these in their names are drawn, a plot each, if they are
+MEASURED = ("train/", "validation/")  # of these: what is called so elsewhere has another unit
 
 
 class Tile(NamedTuple):
@@ -159,8 +160,9 @@ def radius_of(outcome: Outcome) -> str:
 
 def training_of(known: History) -> list[Markup]:
     """The training curves."""
+    wanted = {name: points for name, points in known.series.items() if name.startswith(MEASURED)}
     groups: list[dict[str, Series]] = [
-        {name: thinned(points) for name, points in known.series.items() if kind in name} for kind in CURVES
+        {name: thinned(points) for name, points in wanted.items() if kind in name} for kind in CURVES
     ]
     return [drawn(training_curves(g), f"training, {kind}") for g, kind in zip(groups, CURVES, strict=True) if g]
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
 from orchestrator import addresses, comparison
 from orchestrator.comparison import Comparison, compare
-from orchestrator.comparisons import distributions
+from orchestrator.comparisons import charts, distributions
 from orchestrator.comparisons.pairs import Pair, exact, holm
+from orchestrator.comparisons.sides import Side
 from orchestrator.recipe import Tracking
 from tests.compared import EPS, converged, run_with, with_spectra
 from workers.datasets.parquet import Parquet
@@ -99,6 +102,20 @@ def test_distributions_are_drawn_where_runs_have_them(tmp_path: Path) -> None:
     (drawn,) = spectrum.figure["data"]
     assert (drawn["x"], drawn["y"]) == ([1.0, 2.0, 3.0], [2.0, 1.0, 0.5])
     assert drawn["line"]["color"] != fosc.figure["data"][0]["line"]["color"]  # a run keeps its colour in every chart
+
+
+def test_the_same_curve_of_two_suites_says_of_which(made: Comparison) -> None:
+    side = made.sides[0]
+    (outcome,) = side.outcomes.values()
+    assert {line["name"] for line in lines_of(side)} == {f"{side.name}, worst case", f"{side.name}, DDN"}
+    second = dataclasses.replace(outcome, suite="demo", curves=outcome.curves[:1])
+    both = side._replace(outcomes={**side.outcomes, ("demo", "linf", EPS): second})
+    names = [line["name"] for line in lines_of(both)]
+    assert names == [f"{side.name}, worst case (quick)", f"{side.name}, worst case (demo)", f"{side.name}, DDN"]
+
+
+def lines_of(side: Side) -> list[dict[str, Any]]:
+    return [line for chart in charts.robustness([side]) for line in chart.figure["data"]]
 
 
 def test_damaged_distributions_are_said(tmp_path: Path) -> None:

@@ -64,6 +64,20 @@ def test_training_curves_put_losses_left_and_accuracies_right() -> None:
     assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("updates", "loss", "accuracy (%)")
 
 
+def test_the_training_plots_have_nothing_of_another_unit() -> None:
+    points = [(1.0, 0.5), (2.0, 0.25)]
+    names = ("train/loss", "cost/loss_passes_per_example", "fosc/correlation_with_loss", "validation/robust_accuracy")
+    losses, accuracies = (str(plot) for plot in reports.training_of(History(dict.fromkeys(names, points), {})))
+    assert "train/loss" in losses
+    assert "passes" not in losses
+    assert "correlation" not in losses
+    assert "robust_accuracy" in accuracies
+
+
+def test_a_figure_of_several_panels_may_have_the_width_of_the_page() -> None:
+    assert plots.svg(plots.robust_accuracy(CURVES), "two").startswith('<svg class="broad" ')
+
+
 def examples(channels: int, count: int = 3) -> list[image_plots.Example]:
     generator = np.random.default_rng(0)
     clean = generator.random((count, channels, 4, 4), np.float32)

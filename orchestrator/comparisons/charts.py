@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from orchestrator.comparisons.sides import Side
@@ -34,7 +36,7 @@ class Chart(NamedTuple):
 def robustness(sides: Sequence[Side]) -> list[Chart]:
     """Robust accuracy against the radius: a chart a norm, with every curve of every run in it."""
     charts = []
-    curves = [(side, curve) for side in sides for outcome in side.outcomes.values() for curve in outcome.curves]
+    curves = [(side, curve) for side in sides for curve in _curves(side)]
     for norm in dict.fromkeys(curve.norm for _, curve in curves):
         lines: list[dict[str, Any]] = []
         rows: list[tuple[str, ...]] = []
@@ -68,6 +70,16 @@ def learning(sides: Sequence[Side]) -> list[Chart]:
         headings = ("run", "first", "last", "updates")
         charts.append(Chart(title[0].upper() + title[1:], figure(lines, "updates", unit), headings, rows))
     return charts
+
+
+def _curves(side: Side) -> list[Curve]:
+    """The curves of a run; what several of its evaluations have says of which suite it is."""
+    found = [(outcome.suite, curve) for outcome in side.outcomes.values() for curve in outcome.curves]
+    often = Counter((curve.attack, curve.norm) for _, curve in found)
+    return [
+        curve if often[curve.attack, curve.norm] == 1 else replace(curve, attack=f"{curve.attack} ({suite})")
+        for suite, curve in found
+    ]
 
 
 def _curve(side: Side, curve: Curve, number: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def figures_of(diagnosis: Diagnosis, columns: Columns) -> dict[str, Figure]:
 def stands(diagnosis: Diagnosis) -> Figure:
     """Robust accuracy under each attack together with the reference, with 95 % intervals."""
     rows = diagnosis.stands[::-1]
-    figure = blank(7.2, 0.9 + 0.34 * len(rows))
+    figure = blank(5.2, 0.9 + 0.28 * len(rows))
     axes = figure.add_subplot()
     for place, row in enumerate(rows):
         value, low, high = (100 * part for part in (row.accuracy.value, row.accuracy.low, row.accuracy.high))
