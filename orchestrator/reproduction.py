@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator import provenance, several, tables
+from orchestrator.annotation.readers import read
+from orchestrator.annotation.results import metrics
+from orchestrator.annotation.sheet import NoneFellError, sheet_of
 from orchestrator.backend import open_cluster
 from orchestrator.config import resolve
 from orchestrator.diagnosis import diagnose
 from orchestrator.evaluation import evaluate
 from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.targets import find
 from orchestrator.evaluations.thresholds import accuracy_at
 from orchestrator.folders import RunFolder, write_atomically, write_json
 from orchestrator.history import history
@@ -30,7 +34,19 @@ from orchestrator.recipe import Evaluation
 from orchestrator.reports import drawn, rendered
 from orchestrator.run import finished_run, train
 from orchestrator.stability import spectra_in
-from orchestrator.study import TRAINING, Budget, Cell, Column, Examination, Line, Study, cells_of, chosen, load_study
+from orchestrator.study import (
+    TRAINING,
+    Budget,
+    Cell,
+    Column,
+    Examination,
+    Labelling,
+    Line,
+    Study,
+    cells_of,
+    chosen,
+    load_study,
+)
 from orchestrator.tables import Entry, Reproduction
 from orchestrator.tracking import Tracker
 
@@ -76,7 +92,16 @@ def reproduce(
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))
         radii, examined = [column for column in study.columns if column.at], examinations_of(study, spent)
-        tasks = [Task(runs[key], asked_of(study, key[1], runs, spent), examined, radii) for key in keys]
+        tasks = [
+            Task(
+                runs[key],
+                asked_of(study, key[1], runs, spent),
+                examined,
+                labelled_of(study, key[1], runs, spent),
+                radii,
+            )
+            for key in keys
+        ]
         found = dict(zip(keys, several.each("measuring", _measured, tasks, parallel, listener), strict=True))
         entries = {row.title: entries_of(study, row, found, spent.seeds) for row in study.rows}
         names = {row.title: [Path(runs[row.title, s]).name for s in spent.seeds] for row in study.rows}
@@ -91,6 +116,7 @@ class Task(NamedTuple):
     folder: str
     evaluations: dict[str, Evaluation]
     examinations: dict[str, Examination]
+    labels: dict[str, Labelling]
     radii: list[Column]  # those that want an accuracy at a radius of their own
 
 
@@ -141,6 +167,19 @@ def examinations_of(study: Study, budget: Budget) -> dict[str, Examination]:
     }
 
 
+def labelled_of(study: Study, seed: int, runs: dict[Key, str], budget: Budget) -> dict[str, Labelling]:
+    """What the study wants labelled, a reader by the folder of its run."""
+    return {
+        name: dataclasses.replace(
+            asked,
+            suite=budget.shorter.get(name, asked.suite),
+            images=fewer(budget.examples, asked.images),
+            reader=runs.get((asked.reader, seed), ""),
+        )
+        for name, asked in study.labels.items()
+    }
+
+
 def fewer(one: int, other: int) -> int:
     """The smaller number of examples, where 0 stands for all."""
     return min(filter(None, (one, other)), default=0)
@@ -170,6 +209,20 @@ def _measured(task: Task, listener: Listener) -> Figures:
         )
         head = f"diagnosis/{diagnosis.budget}/"
         found[name] = {key.removeprefix(head): [value] for key, value in diagnosis.metrics().items()}
+    found |= {name: _labelled(task.folder, labelling, listener) for name, labelling in task.labels.items()}
+    return found
+
+
+def _labelled(folder: str, asked: Labelling, listener: Listener) -> dict[str, list[float]]:
+    """What people and the reader say of a model's adversarial images; nothing where it has none."""
+    try:
+        sheet = sheet_of(find(folder), asked.suite, asked.attack, asked.images)
+    except NoneFellError as error:
+        listener.say(f"{Path(folder).name}: {error}")
+        return {}
+    found = {key.removeprefix("annotation/"): [value] for key, value in metrics(sheet).items()}
+    if asked.reader:
+        found |= {f"reader/{key}": [value] for key, value in read(sheet, find(asked.reader)).items()}
     return found
 
 

@@ -87,6 +87,21 @@ class Examination:
 
 @final
 @dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """What people have said of a model's adversarial images (`sparring annotate`), and what another model says."""
+
+    suite: str  # whose attack makes the images
+    attack: str = ""  # its label in the suite; empty: the one whose images are shown
+    images: int = 100  # so many test images are attacked; those that fall are shown
+    reader: str = ""  # a row's title: the model that answers as an annotator does; empty: none
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for no image."""
+        checks.at_least("images", self.images, 1, "a number of images")
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class Budget:
     """How much is spent on it."""
 
@@ -117,6 +132,7 @@ class Study:
     set: tuple[str, ...] = ()  # changes to every recipe, before the row's own
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     diagnoses: dict[str, Examination] = field(default_factory=dict)
+    labels: dict[str, Labelling] = field(default_factory=dict)
     across: Literal["figures", "models"] = "figures"  # what the table shows side by side; the other, one below another
     pictures: tuple[Picture, ...] = ()  # spectra: singular values of each row's last layer, where trainings kept them
     note: str = ""  # what is to be known of every row
@@ -130,14 +146,12 @@ class Study:
         self._check_names(rows, columns)
 
     def _check_names(self, rows: list[str], columns: list[str]) -> None:
-        measured = [*self.evaluations, *self.diagnoses]
+        measured = [*self.evaluations, *self.diagnoses, *self.labels]
         if len(set(measured)) < len(measured):
-            raise ValueError(f"diagnoses: names that no evaluation has, not {list(self.diagnoses)}")
-        for column in self.columns:
-            _known(f"columns: {column.title}", column.of, [TRAINING, *measured], "evaluation")
-            _known(f"columns: {column.title}: over", column.over or rows[0], rows, "row")
-            if column.at and not (column.of in self.evaluations and column.figure.startswith("accuracy/")):
-                raise ValueError(f"columns: {column.title}: at: a radius for an accuracy of an evaluation alone")
+            raise ValueError(f"diagnoses, labels: names that nothing else has, not {[*self.diagnoses, *self.labels]}")
+        for name, labelling in self.labels.items():
+            _known(f"labels: {name}: reader", labelling.reader or rows[0], rows, "row")
+        self._check_columns(rows, measured)
         for row in self.rows:
             for title in row.published:
                 if title not in columns:
@@ -148,6 +162,13 @@ class Study:
                 _known(f"budgets: {name}: recipes", title, rows, "row")
             for asked in budget.shorter:
                 _known(f"budgets: {name}: shorter", asked, measured, "evaluation")
+
+    def _check_columns(self, rows: list[str], measured: list[str]) -> None:
+        for column in self.columns:
+            _known(f"columns: {column.title}", column.of, [TRAINING, *measured], "evaluation")
+            _known(f"columns: {column.title}: over", column.over or rows[0], rows, "row")
+            if column.at and not (column.of in self.evaluations and column.figure.startswith("accuracy/")):
+                raise ValueError(f"columns: {column.title}: at: a radius for an accuracy of an evaluation alone")
 
 
 def _known(where: str, name: str, names: Sequence[str], kind: str) -> None:
@@ -179,10 +200,11 @@ def load_study(path: str | Path) -> Study:
 def chosen(study: Study, wanted: tuple[str, ...]) -> Study:
     """The study with those rows alone that have one of these titles, or else begin so; without any, all rows.
 
-    Rows that others are divided by stay. Raises ValueError for what no title is or begins with.
+    Rows that others are divided by, or read by, stay. Raises ValueError for what no title is or begins with.
     """
     titles = [row.title for row in study.rows]
-    kept = {column.over for column in study.columns} if wanted else set(titles)
+    needed = {column.over for column in study.columns} | {asked.reader for asked in study.labels.values()}
+    kept = needed if wanted else set(titles)
     for one in wanted:
         found = {one} if one in titles else {title for title in titles if title.startswith(one)}
         if not found:

@@ -14,8 +14,8 @@ from orchestrator.reproduction import reproduce
 from orchestrator.study import BUDGETS, cells_of, load_study
 
 # what shorter attacks leave out, the second step of a solver that takes one, and a mean (rho) over examples that are
-# right, as there may be none
-UNKNOWN = ("Carlini-Wagner l2", "PGD-100", "steps, PGD-1000", "first time, PGD-1000", "second", "rho")
+# right, as there may be none, and what nobody has labelled
+UNKNOWN = ("people", "Carlini-Wagner l2", "PGD-100", "steps, PGD-1000", "first time, PGD-1000", "second", "rho")
 STUDIES = sorted((HOME / "studies").glob("*.toml"))
 
 
@@ -32,6 +32,7 @@ def test_every_study_runs(path: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """Its smallest budget, for the last of its models: training, evaluations, the table with figures."""
     whole = load_study(path)
     beside = {evaluation.surrogate for evaluation in whole.evaluations.values()} | {c.over for c in whole.columns}
+    beside |= {labelling.reader for labelling in whole.labels.values()}
     models = [row for row in whole.rows if row is whole.rows[-1] or row.title in beside]  # with those that it needs
     some = dataclasses.replace(whole, rows=tuple(models), budgets={"smoke": whole.budgets["smoke"]})
     monkeypatch.setattr(reproduction, "load_study", lambda _: some)

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from orchestrator import reproduction, several, tables
+from orchestrator.annotation.sheet import Answer, NoneFellError, sheet_of
 from orchestrator.config import RecipeError
+from orchestrator.evaluations.targets import find
 from orchestrator.folders import RunFolder
+from orchestrator.history import History
 from orchestrator.listener import Listener, Silent
 from orchestrator.reproduction import entries_of, reproduce
-from orchestrator.study import Column, Line, cells_of, chosen, load_study
+from orchestrator.study import Column, Labelling, Line, cells_of, chosen, load_study
 from orchestrator.tables import Entry
 
 SMALL = """
@@ -72,6 +75,22 @@ set = ["train.epochs=1"]
 examples = 8
 """
 
+LABELS = """
+[labels.seen]
+suite = "quick"
+reader = "robust"
+
+[[columns]]
+title = "read as changed"
+of = "seen"
+figure = "reader/changed"
+
+[[columns]]
+title = "people"
+of = "seen"
+figure = "changed"
+"""
+
 RADII = """
 [[columns]]
 title = "attacked"
@@ -127,7 +146,7 @@ def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -
     [
         ('of = "attacked"', 'of = "atacked"', "did you mean 'attacked'"),
         ('of = "checked"', 'of = "chekced"', "did you mean 'checked'"),
-        ("[diagnoses.checked]", "[diagnoses.attacked]", "names that no evaluation has"),
+        ("[diagnoses.checked]", "[diagnoses.attacked]", "names that nothing else has"),
         ("examples = 8", 'examples = 8\nshorter = {black_bx = "demo"}', "did you mean 'black_box'"),
         ("{clean = 99.5}", "{cleen = 99.5}", "no column is called 'cleen'"),
         ('title = "robust"', 'title = "plain"', "a title of its own"),
@@ -140,6 +159,7 @@ def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -
         ('figure = "flags"', 'figure = "flags"\nat = 0.1', "a radius for an accuracy of an evaluation alone"),
         ("scale = 100", "scale = 100\nat = [-1]", "at: a radius"),
         ("scale = 100", "scale = 100\nat = [0.1, 0.1]", "a title of its own"),
+        ("[diagnoses.checked]", '[labels.seen]\nsuite = "quick"\nreader = "robusst"\n[diagnoses.checked]', "'robust'"),
         ("examples = 8", 'recipes = {robusst = "small.toml"}', "did you mean 'robust'"),
         ('title = "plain"', 'title = "plain"\nseed_shift = -1', "seed_shift"),
         ('"train.batch=64"', '"dataset.name=parquet", "dataset.folder=/etc"', "a path below the current folder"),
@@ -245,7 +265,7 @@ def test_figures_of_a_part_of_the_training_and_beside_another_rows(small: Path) 
 
 def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    small.write_text(SMALL.replace("[3, 5]", "[3]").replace("[diagnoses", f"{RADII}\n[diagnoses"))
+    small.write_text(SMALL.replace("[3, 5]", "[3]").replace("[diagnoses", f"{RADII}{LABELS}\n[diagnoses"))
     made = reproduce(small, "smoke")
     curve = [made.entries["robust"][f"worst, {eps}"].mean for eps in ("0.05", "0.1", "0.15")]
     assert curve == sorted([value for value in curve if value is not None], reverse=True)
@@ -262,12 +282,18 @@ def test_a_study_from_beginning_to_end(small: Path, tmp_path: Path, monkeypatch:
     assert "Nobody 1999, Table 0" in page
     assert page.count('<th scope="col">published</th>') == 1  # of the one column that the paper has
     assert tables.screen(made).row_count == 2
+    assert made.entries["robust"]["read as changed"].ours == (1.0,)  # it takes its own images for what they are to it
+    assert 0 <= (made.entries["plain"]["read as changed"].mean or 0) <= 1
+    assert made.entries["plain"]["people"].ours == ()
     trained = {name: RunFolder(tmp_path / "runs" / name) for names in made.runs.values() for name in names}
     assert len(trained) == 2
     assert [len(list(run.evaluations.iterdir())) for run in trained.values()] == [2, 2]  # nothing but the study's own
     weights = {name: run.model.stat().st_mtime_ns for name, run in trained.items()}
+    sheet = sheet_of(find(tmp_path / "runs" / made.runs["plain"][0]), "quick", "", 8)
+    sheet.give("somebody", Answer(int(sheet.index[0]), int(sheet.adversarial[0]), 1.0))
     again = reproduce(small, "smoke")
-    assert again.entries == made.entries
+    assert again.entries["plain"].pop("people").ours == (1.0,)  # what is known by now
+    assert again.entries == {**made.entries, "plain": {k: v for k, v in made.entries["plain"].items() if k != "people"}}
     assert {name: run.model.stat().st_mtime_ns for name, run in trained.items()} == weights  # nothing is trained twice
 
 
@@ -293,6 +319,17 @@ def test_a_budget_shortens_evaluations_and_diagnoses(small: Path) -> None:
         ("quick", 8, "plain-1"),
     ]
     assert [one.budget for one in reproduction.examinations_of(study, spent).values()] == ["quick"]
+
+
+def test_a_model_that_no_attack_fools_has_nothing_to_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> None:
+        raise NoneFellError("PGD-20: no image of the first 8 fell")
+
+    monkeypatch.setattr(reproduction, "find", lambda folder: folder)
+    monkeypatch.setattr(reproduction, "sheet_of", nothing)
+    task = reproduction.Task("runs/robust-1", {}, {}, {"seen": Labelling(suite="quick")}, [])
+    monkeypatch.setattr(reproduction, "history", lambda _: History({}, {}))
+    assert reproduction._measured(task, Silent()) == {"training": {}, "seen": {}}
 
 
 def square(number: int, listener: Listener) -> int:

@@ -39,10 +39,11 @@ def minds(sheet: Sheet) -> list[Minds]:
     truth = {int(i): (int(a), int(b)) for i, a, b in zip(sheet.index, sheet.label, sheet.adversarial, strict=True)}
     given = {who: [(truth[i], a.answer) for i, a in sheet.answers(who).items()] for who in sheet.annotators()}
     everything = [pair for pairs in given.values() for pair in pairs]
-    return [_minds(who, pairs) for who, pairs in [*given.items(), ("all", everything)]]
+    return [tally(who, pairs) for who, pairs in [*given.items(), ("all", everything)]]
 
 
-def _minds(who: str, pairs: Sequence[tuple[tuple[int, int], int]]) -> Minds:
+def tally(who: str, pairs: Sequence[tuple[tuple[int, int], int]]) -> Minds:
+    """What answers add up to. `pairs`: of each image the original class and the adversarial one, and the answer."""
     total = len(pairs)
     if not total:
         return Minds(who, 0, None, None, None)

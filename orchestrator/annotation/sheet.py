@@ -26,6 +26,10 @@ UNSURE = -1  # the answer "?"
 COLUMNS = pa.schema([("index", pa.int64()), ("answer", pa.int64()), ("seconds", pa.float64())])
 
 
+class NoneFellError(ValueError):
+    """An attack that fools the model on none of the images: there is nothing to label."""
+
+
 @final
 @dataclass(frozen=True)
 class Answer:
@@ -85,7 +89,7 @@ class Sheet:
 def sheet_of(target: Target, suite: str, attack: str, count: int) -> Sheet:
     """The first `count` test images after an attack of a suite; made once, those that withstood it left out.
 
-    Raises ValueError for an attack that the suite does not have, and where no image fell.
+    Raises ValueError for an attack that the suite does not have, and NoneFellError, which is one, where no image fell.
     """
     asked = target.recipe.evaluation
     entry = _entry(suite, attack, target)
@@ -116,7 +120,7 @@ def _make(folder: Path, target: Target, entry: Entry, count: int) -> None:
     judged = judge(network_of(target, split).eval(), split, task)
     fell = judged.success & (judged.predicted == judged.label)
     if not fell.any():
-        raise ValueError(
+        raise NoneFellError(
             f"{entry.label}: no image of the first {count} fell: choose a stronger attack or a larger radius"
         )
     parts: dict[str, Any] = {
