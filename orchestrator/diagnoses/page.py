@@ -115,7 +115,7 @@ def stands(diagnosis: Diagnosis) -> Figure:
     axes.axvline(100 * diagnosis.claimed.value, color=INK, linewidth=1, linestyle=":")
     axes.set_yticks(range(len(rows)), [literal(row.attack) for row in rows])
     axes.set_xlim(0, 100)
-    axes.set_xlabel("robust accuracy (%), each attack together with the reference")
+    axes.set_xlabel("robust accuracy (%),\neach attack together with the reference")
     finish(axes)
     return figure
 
