@@ -66,6 +66,7 @@ class Validation:
     share: float = 0.1  # of the training part, drawn by the recipe's seed
     attack: Attack = field(default_factory=PGD)
     examples: int = 512  # at most this many of them are attacked
+    clean: int = 0  # at most this many are predicted as they are, all that are attacked among them; 0: all
     every: int = 1  # epochs
     stability: bool = False  # also spectra of the weights, and how perturbations grow through the layers
 
@@ -73,6 +74,7 @@ class Validation:
         """Raises ValueError for numbers that make no sense."""
         checks.between("share", self.share, 0, 0.9, "a share of the training part")
         checks.at_least("examples", self.examples, 1, "a number of examples")
+        checks.at_least("clean", self.clean, 0, "a number of examples, 0 for all")
         checks.at_least("every", self.every, 1, "a number of epochs")
 
 

@@ -13,15 +13,17 @@ from workers.judge import JudgeTask
 def validate(recipe: Recipe, examples: int, backend: Backend, weights: Handle) -> dict[str, float]:
     """Clean and robust accuracy of `weights` on the validation division of `examples` training examples.
 
-    The clean accuracy is of all of them, the robust one of the first `validation.examples`. Pieces are as large as the
-    training's shards, so the figures do not depend on the number of workers.
+    The robust accuracy is of the first `validation.examples` of it, the clean one of these and more, up to
+    `validation.clean`, or of all. Pieces are as large as the training's shards, so the figures do not depend on the
+    number of workers.
     """
     held_out = schedule.divide(examples, recipe.validation.share, recipe.seed).validation
     if not len(held_out):
         return {}
     attacked = held_out[: recipe.validation.examples]
+    others = held_out[len(attacked) : recipe.validation.clean or None]
     pieces = [(indices, True) for indices in _pieces(attacked, recipe.train.shard)]
-    pieces += [(indices, False) for indices in _pieces(held_out[len(attacked) :], 8 * recipe.train.shard)]
+    pieces += [(indices, False) for indices in _pieces(others, 8 * recipe.train.shard)]
     keys = []
     for number, (indices, attack) in enumerate(pieces):
         task = JudgeTask(
