@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from algorithms.models.cnn4 import Cnn4
 from orchestrator import convergence
 from orchestrator.folders import RunFolder, locked
 from orchestrator.loop import Interrupted
-from orchestrator.recipe import Evaluation, Recipe, Tracking, Train, Workers
+from orchestrator.recipe import Evaluation, Recipe, Tracking, Train, Validation, Workers
 from orchestrator.run import train
 
 ROOT = Path(__file__).parents[1]
@@ -199,3 +200,12 @@ def test_an_unknown_run_is_named_with_those_there_are(finished: tuple[Path, RunF
     folder, run = finished
     with pytest.raises(ValueError, match=f"no run 'nothing' .*{run.name}"):
         train(recipe(folder), resume="nothing")
+
+
+def test_validation_predicts_as_many_clean_images_as_are_asked_for(tmp_path: Path) -> None:
+    few = replace(recipe(tmp_path), validation=Validation(share=0.5, examples=3, clean=41))
+    measured = json.loads(train(few).folder.summary.read_text())["metrics"]
+    for name, count in (("clean", 41), ("robust", 3)):
+        share = count * measured[f"validation/{name}_accuracy"]
+        assert share == pytest.approx(round(share))
+    assert 0 < measured["validation/clean_accuracy"] < 1
