@@ -58,13 +58,17 @@ class Dynamic(Defense):
     An example is learnt from where it stopped, and leaves the batch there: what it does not climb is not computed. To
     know that it may stop takes the gradient at that point, so an example that makes s steps costs s + 1 gradients, and
     one that makes all of them no more than in standard adversarial training. FOSC is that of the loss that the attack
-    climbs. `c_max` depends on data, radius and network: 0.5 is the paper's. With "none" it is measured on the first
-    batch (section 4.1), and until then, for the first step and `lag` more, all examples stop after one step.
+    climbs. The paper's criterion falls to zero, which few examples reach: from then on nothing is saved. With `c_min`
+    above it, examples that have little left to climb, as the model is sure of them, go on stopping early, and the
+    criterion may fall sooner for the same cost. `c_max` depends on data, radius and network: 0.5 is the paper's. With
+    "none" it is measured on the first batch (section 4.1), and until then, for the first step and `lag` more, all
+    examples stop after one step.
     """
 
     attack: Attack = field(default_factory=PGD)
     c_max: float | None = 0.5  # the criterion in the beginning; none: the mean FOSC after FGSM, measured
-    until: float = 0.8  # T'/T: share of the training in which the criterion falls to zero
+    c_min: float = 0.0  # where the criterion falls to; the paper's is 0
+    until: float = 0.8  # T'/T: share of the training in which it falls there
     box: bool = False  # FOSC over images, so that it can reach zero at pixels of 0 and 1; the paper's is over the ball
     first_step_always: bool = True  # as in the released code: the start itself is not asked
     hard_weighting: bool = False  # as in the released code, not the paper: an example counts by its own loss
@@ -72,8 +76,9 @@ class Dynamic(Defense):
 
     def __post_init__(self) -> None:
         """Raises ValueError for numbers that make no sense and for attacks without a ball."""
+        checks.at_least("c_min", self.c_min, 0, "a first-order condition")
         if self.c_max is not None:
-            checks.at_least("c_max", self.c_max, 0, "a first-order condition")
+            checks.at_least("c_max", self.c_max, self.c_min, "a first-order condition, no less than c_min")
         checks.between("until", self.until, 0, 1, "a share of the training")
         checks.between("progress", self.progress, 0, 1, "a share of the training")
         attack: Any = self.attack
@@ -92,9 +97,10 @@ class Dynamic(Defense):
     def criterion(self, model: nn.Module) -> float:
         """The FOSC at which an example stops now: c_t of the paper, but falling from step to step."""
         if self.progress >= self.until:
-            return 0.0
+            return self.c_min
         highest = companion(model, "weak", Weak).c_max.item() if self.c_max is None else self.c_max
-        return highest * (1 - self.progress / self.until)
+        fallen = self.progress / self.until
+        return highest * (1 - fallen) + self.c_min * fallen
 
     def at(self, progress: float) -> Self:
         """The same with the criterion of that time."""

@@ -49,6 +49,11 @@ def test_the_criterion_falls_to_zero_in_a_line() -> None:
     assert Dynamic(until=0.0).criterion(MODEL) == 0
 
 
+def test_the_criterion_may_stay_above_zero() -> None:
+    defense = Dynamic(c_max=0.5, c_min=0.1, until=0.8)
+    assert [defense.at(p).criterion(MODEL) for p in (0.0, 0.4, 0.8, 1.0)] == pytest.approx([0.5, 0.3, 0.1, 0.1])
+
+
 @pytest.mark.parametrize("box", [False, True])
 def test_a_criterion_that_is_not_given_begins_at_the_mean_condition_after_fgsm(box: bool) -> None:
     model, x, y = setting()
@@ -206,8 +211,10 @@ def test_attacks_that_do_not_climb_once_in_a_ball_are_refused(attack: Attack) ->
         Dynamic(attack=attack)
 
 
-@pytest.mark.parametrize(("field", "value"), [("c_max", -1.0), ("until", 1.5), ("progress", -0.1)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("c_max", -1.0), ("c_max", 0.05), ("c_min", -1.0), ("until", 1.5), ("progress", -0.1)]
+)
 def test_numbers_that_make_no_sense(field: str, value: Any) -> None:
     assert Dynamic(attack=FGSM()).attack == FGSM()
     with pytest.raises(ValueError, match=f"^{field}: "):
-        Dynamic(**{field: value})
+        Dynamic(**({"c_min": 0.1} | {field: value}))
