@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --no-input --retries 10 --constraint constraints.txt
+PIP := $(BIN)/python -m pip install -qq --no-input --retries 10 --constraint constraints.txt
 NEEDS := pyproject.toml constraints.txt
 
 # A connection that breaks in the middle of a package is more than pip's own retries mend: the whole command once more.
