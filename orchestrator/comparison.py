@@ -16,7 +16,8 @@ from orchestrator.comparisons.sides import Group, Side, differing, groups, side_
 from orchestrator.evaluation import PATIENCE
 from orchestrator.evaluations.drawing import pictures
 from orchestrator.evaluations.figures import Share
-from orchestrator.evaluations.outcome import Outcome, percent
+from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.screen import percent
 from orchestrator.folders import RunFolder, write_atomically
 from orchestrator.image_plots import image_grid
 from orchestrator.listener import Listener, Silent

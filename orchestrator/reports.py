@@ -18,7 +18,8 @@ from orchestrator.config.kinds import defaults_of, fields_of, is_plugin, is_sect
 from orchestrator.diagnoses.outcome import Diagnosis
 from orchestrator.evaluations.drawing import convergence_of as convergence_in
 from orchestrator.evaluations.drawing import measured, pictures
-from orchestrator.evaluations.outcome import Outcome, grid, percent
+from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.screen import grid, percent
 from orchestrator.folders import RunFolder, write_atomically
 from orchestrator.history import History, Series, history, thinned
 from orchestrator.image_plots import image_grid

@@ -18,8 +18,9 @@ from algorithms.models.mlp import Mlp
 from orchestrator import evaluation, suites
 from orchestrator.config import resolve
 from orchestrator.evaluation import measure
-from orchestrator.evaluations.outcome import Outcome, cells, screen
+from orchestrator.evaluations.outcome import Outcome
 from orchestrator.evaluations.parts import SCHEMA
+from orchestrator.evaluations.screen import cells, screen
 from orchestrator.evaluations.settings import digest_of
 from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder, write_atomically, write_json

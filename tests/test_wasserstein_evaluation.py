@@ -17,7 +17,8 @@ from algorithms.models.mlp import Mlp
 from orchestrator.diagnosis import norm_of
 from orchestrator.evaluation import measure
 from orchestrator.evaluations.drawing import figures_of
-from orchestrator.evaluations.outcome import Outcome, cells, screen
+from orchestrator.evaluations.outcome import Outcome
+from orchestrator.evaluations.screen import cells, screen
 from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder
 from orchestrator.listener import Silent

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from orchestrator.annotation.sheet import UNSURE, Sheet
 from orchestrator.evaluations.figures import Share, wilson
-from orchestrator.evaluations.outcome import percent
+from orchestrator.evaluations.screen import percent
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -40,7 +40,7 @@ def table(runs: list[Run]) -> Table:
     """A row a model, a column an attack."""
     from rich.table import Table  # noqa: PLC0415 - only where something is shown
 
-    from orchestrator.evaluations.outcome import percent  # noqa: PLC0415
+    from orchestrator.evaluations.screen import percent  # noqa: PLC0415
 
     first = runs[0].outcome
     shown = Table(title=f"Accuracy on {first.examples} test images; attacks within {first.eps:g} ({first.norm})")

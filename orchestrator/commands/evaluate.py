@@ -28,7 +28,8 @@ def run(
     """Attacks a trained model with a suite of attacks. What is left out is as in the run's recipe."""
     from orchestrator.config.text import parse_override  # noqa: PLC0415
     from orchestrator.evaluation import evaluate  # noqa: PLC0415 - torch takes a second
-    from orchestrator.evaluations.outcome import ADAPTER, screen  # noqa: PLC0415
+    from orchestrator.evaluations.outcome import ADAPTER  # noqa: PLC0415
+    from orchestrator.evaluations.screen import screen  # noqa: PLC0415
     from orchestrator.evaluations.targets import find  # noqa: PLC0415
 
     terminal: Terminal = context.obj

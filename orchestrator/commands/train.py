@@ -55,7 +55,7 @@ def print_recipe(terminal: Terminal, recipe: str | None, overrides: list[str], r
 
 def tell(terminal: Terminal, finished: Run) -> None:
     """What came of a run, and where to look at it."""
-    from orchestrator.evaluations.outcome import screen  # noqa: PLC0415
+    from orchestrator.evaluations.screen import screen  # noqa: PLC0415
 
     terminal.show(screen(finished.outcome))
     terminal.say(f"run     {nearby(finished.folder.path)}")

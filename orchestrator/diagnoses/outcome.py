@@ -21,7 +21,7 @@ from orchestrator.budgets import Rival
 from orchestrator.diagnoses.settings import Settings
 from orchestrator.diagnoses.stages import RADIUS, STEPS, Stages, radii
 from orchestrator.evaluations.figures import Curve, Point, Share, wilson
-from orchestrator.evaluations.outcome import percent
+from orchestrator.evaluations.screen import percent
 from orchestrator.folders import write_atomically
 from orchestrator.metrics import printable
 from workers.prober import Columns

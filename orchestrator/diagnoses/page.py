@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.diagnoses.outcome import HEADINGS, Diagnosis, cells
-from orchestrator.evaluations.outcome import percent
+from orchestrator.evaluations.screen import percent
 from orchestrator.plots import COLOURS, INK, blank, finish, literal, robust_accuracy
 from orchestrator.reports import Tile, drawn, rendered
 from workers.prober import Columns
