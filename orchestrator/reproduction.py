@@ -91,17 +91,7 @@ def reproduce(
         cells = [under(cell, parent, first or cell.recipe.evaluation) for cell in cells]
         keys = [(cell.row.title, cell.seed) for cell in cells]
         runs = dict(zip(keys, several.each("training", _trained, cells, parallel, listener), strict=True))
-        radii, examined = [column for column in study.columns if column.at], examinations_of(study, spent)
-        tasks = [
-            Task(
-                runs[key],
-                asked_of(study, key[1], runs, spent),
-                examined,
-                labelled_of(study, key[1], runs, spent),
-                radii,
-            )
-            for key in keys
-        ]
+        tasks = [_task(study, key, runs, spent) for key in keys]
         found = dict(zip(keys, several.each("measuring", _measured, tasks, parallel, listener), strict=True))
         entries = {row.title: entries_of(study, row, found, spent.seeds) for row in study.rows}
         names = {row.title: [Path(runs[row.title, s]).name for s in spent.seeds] for row in study.rows}
@@ -142,6 +132,18 @@ def _id_of(tracker: Tracker) -> str:
 def _first(study: Study, budget: Budget) -> Evaluation | None:
     """The study's first evaluation that needs no other model: each run's own, so that none is made for nothing."""
     return next((one for one in asked_of(study, 0, {}, budget).values() if not one.surrogate), None)
+
+
+def _task(study: Study, key: Key, runs: dict[Key, str], budget: Budget) -> Task:
+    """How the model of a row and a seed is to be measured."""
+    _, seed = key
+    return Task(
+        folder=runs[key],
+        evaluations=asked_of(study, seed, runs, budget),
+        examinations=examinations_of(study, budget),
+        labels=labelled_of(study, seed, runs, budget),
+        radii=[column for column in study.columns if column.at],
+    )
 
 
 def asked_of(study: Study, seed: int, runs: dict[Key, str], budget: Budget) -> dict[str, Evaluation]:
