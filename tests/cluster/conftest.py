@@ -30,7 +30,8 @@ QUICK = {  # a node that is gone is noticed within a second or two
 
 
 def ray_processes(folder: str) -> list[psutil.Process]:
-    """Live processes whose command line names the cluster's folder."""
+    """Live processes whose command line names the cluster's folder: a whole path, as a word may stand in anybody's."""
+    assert Path(folder).is_absolute()
     alive = (p for p in psutil.process_iter(["cmdline", "status"]) if p.info["status"] != psutil.STATUS_ZOMBIE)
     return [process for process in alive if folder in " ".join(process.info["cmdline"] or [])]
 

@@ -73,6 +73,15 @@ class Driver:
         code = self.process.wait(timeout=PATIENCE)
         return code, self.said()
 
+    def clear(self) -> None:
+        """Ends what is left of it, and of its cluster if that was ever looked for; a killed driver cannot."""
+        if self.process.poll() is None:
+            self.process.kill()
+        if self.cluster:
+            for process in ray_processes(self.cluster):
+                process.kill()
+            shutil.rmtree(self.cluster, ignore_errors=True)
+
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
@@ -87,11 +96,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Driver]]:
 
     yield given
     for driver in made:
-        if driver.process.poll() is None:
-            driver.process.kill()
-        for process in ray_processes(driver.cluster or "nowhere"):
-            process.kill()
-        shutil.rmtree(driver.cluster or "nowhere", ignore_errors=True)  # a killed driver cannot do it
+        driver.clear()
 
 
 def killed(driver: Driver) -> None:
