@@ -104,7 +104,7 @@ class Asleep(Backend):
         done, snapshot = self.trainer.step.options(num_returns=2).remote(*payloads)
         assert self.pool.attend([done], 600.0)
         assert ray.get(done) == len(payloads)
-        return StepReport(step, 0.0, 0.0, 0.0, {}, ()), snapshot
+        return StepReport(step, 0.0, 0.0, 0.0, 0.0, {}, ()), snapshot
 
     def ask_trainer(self, method: str) -> Handle:
         """A snapshot of a megabyte."""
@@ -138,7 +138,7 @@ def used() -> Counter[str]:
         name = " ".join(process.cmdline())
         kind = "attackers" if "ray::Sleeper" in name else "trainer" if "ray::Updater" in name else "Ray"
         times = process.cpu_times()
-        spent[kind] += times.user + times.system
+        spent[kind] += times.user + times.system  # type: ignore[assignment]
     return spent
 
 
@@ -168,7 +168,8 @@ def at_rest(seconds: float) -> float:
 
 def costs() -> list[str]:
     """What a snapshot of a size takes to be stored, and a call that reads it to come back; milliseconds, medians."""
-    actor = ray.remote(Sleeper).options(num_cpus=0.01).remote()
+    hire: Any = ray.remote(Sleeper)
+    actor = hire.options(num_cpus=0.01).remote()
     rows = ["| snapshot | stored | a call that reads it |", "| --- | --- | --- |"]
     for size in (1, 16, 96):
         stored, called = [], []
@@ -194,26 +195,31 @@ def main() -> None:
     chosen = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the actors need no torch
-    folder = tempfile.mkdtemp(prefix="sparring", dir="/tmp")
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+    with tempfile.TemporaryDirectory(prefix="sparring", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=folder)
+        table(chosen.workers, chosen.places, chosen.steps)
+        print("\n".join(costs()))
+        ray.shutdown()
+
+
+def table(workers: Sequence[int], places: int, steps: int) -> None:
+    """Prints a row a number of attackers and a lag, as they are measured."""
     ideal = NAP * SHARDS
     print(f"load before: {os.getloadavg()}; a step of nothing but sleep takes {ideal} s")
     print("| attackers | lag | seconds a step | added | over linear | CPU: driver | Ray | attackers | at rest |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     first: dict[int, float] = {}
-    for attackers in chosen.workers:
-        backend = Asleep(attackers, chosen.places)
+    for attackers in workers:
+        backend = Asleep(attackers, places)
         rest = at_rest(ideal)
         for lag in (0, 1):
-            seconds, cpu = measure(backend, attackers, lag, chosen.steps)
+            seconds, cpu = measure(backend, attackers, lag, steps)
             growth = first.setdefault(lag, seconds) / seconds
-            row = [attackers, lag, f"{seconds:.3f}", f"{seconds / ideal - 1:.1%}", f"{growth:.3f}"]
+            row: list[Any] = [attackers, lag, f"{seconds:.3f}", f"{seconds / ideal - 1:.1%}", f"{growth:.3f}"]
             row += [f"{cpu[name]:.3f}" for name in ("driver", "Ray", "attackers")]
             print("|", " | ".join(str(cell) for cell in [*row, f"{rest:.3f}"]), "|", flush=True)
         print(f"load: {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)
         backend.close()
-    print("\n".join(costs()))
-    ray.shutdown()
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def automatic() -> list[Contest]:
                 "adv-lib": adv_lib("apgd", EPS, inf, n_iter=50, loss_function="dlr"),
                 "torchattacks": torchattacks("APGD", norm="Linf", eps=EPS, steps=50, loss="dlr"),
             },
-            images=64,
+            images=100,
+            seeds=3,
         ),
         Contest(
             "APGD-50 l2",

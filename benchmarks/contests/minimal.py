@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any, Literal
 
 from algorithms.attacks.boundary import Boundary
 from algorithms.attacks.carlini_wagner import CarliniWagner
@@ -35,7 +36,7 @@ def linear() -> list[Contest]:
         "l2": {"torchattacks": torchattacks("FAB", norm="L2", eps=100.0, steps=20)},
         "l1": {},  # torchattacks' raises an UnboundLocalError
     }
-    norms: tuple[Norm, ...] = ("linf", "l2", "l1")
+    norms: tuple[Literal["linf", "l2", "l1"], ...] = ("linf", "l2", "l1")
     return [
         Contest(
             "DeepFool l2",
@@ -71,7 +72,7 @@ def linear() -> list[Contest]:
 
 def penalised() -> list[Contest]:
     """Carlini and Wagner's attack and EAD, which search for a worth. ART's take seventeen times as long: left out."""
-    each = {"initial_const": 1.0}
+    each: dict[str, Any] = {"initial_const": 1.0}
     return [
         Contest(
             "C&W l2, 2 x 100",

@@ -24,8 +24,7 @@ from algorithms.attacks.wasserstein_frank_wolfe import WassersteinFrankWolfe
 from algorithms.attacks.wasserstein_pgd import WassersteinPGD
 from algorithms.search import search
 from benchmarks.wasserstein.memory import memory
-from orchestrator.evaluation import network_of
-from orchestrator.evaluations.targets import find
+from orchestrator.evaluations.targets import find, network_of
 from workers.cache import open_split
 
 RADII = (0.3, 0.5, 0.9)
