@@ -7,9 +7,9 @@ moves inside it, and at least the distance over all moves.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import optimize, sparse
 
 from algorithms import transport
 from algorithms.tensors import Images, PerRow
@@ -48,12 +48,12 @@ def _channel(before: Pixels, after: Pixels, ways: Routes, targets: NDArray[np.in
     open_ways = (ways.moving | ways.staying).numpy() & (before > 0)
     slots, sources = np.nonzero(open_ways & (after[targets] > 0))
     cost, count, pixels = ways.cost.numpy()[slots, sources], len(slots), before.size
-    leaving = sparse.csr_matrix((np.ones(count), (sources, np.arange(count))), (pixels, count))
-    arriving = sparse.csr_matrix((np.ones(count), (targets[slots, sources], np.arange(count))), (pixels, count))
-    spare = sparse.identity(pixels)
-    sums = sparse.vstack([sparse.hstack([leaving, spare, 0 * spare]), sparse.hstack([arriving, 0 * spare, spare])])
+    leaving = scipy.sparse.csr_matrix((np.ones(count), (sources, np.arange(count))), (pixels, count))
+    arriving = scipy.sparse.csr_matrix((np.ones(count), (targets[slots, sources], np.arange(count))), (pixels, count))
+    spare = scipy.sparse.identity(pixels)
+    sums = scipy.sparse.bmat([[leaving, spare, None], [arriving, None, spare]])
     worth = np.concatenate([cost, np.full(2 * pixels, MISSED)])
-    found = optimize.linprog(worth, A_eq=sums, b_eq=np.concatenate([before, after]), method="highs-ds")
+    found = scipy.optimize.linprog(worth, A_eq=sums, b_eq=np.concatenate([before, after]), method="highs-ds")
     assert found.success, found.message
     missed = found.x[count:].sum()
     return float(found.x[:count] @ cost) if missed <= LOST * max(before.sum(), 1e-300) else float("inf")

@@ -40,7 +40,7 @@ class Fingerprint(NamedTuple):
 def prepare(device: str, threads: int) -> torch.device:
     """Fixes the threads of this process and forbids operations that give other bits each time."""
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # as use_deterministic_algorithms, which imports the compiler: seconds
     if device == "cuda":
         torch.backends.cudnn.benchmark = False
     return torch.device(device)
