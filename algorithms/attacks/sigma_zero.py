@@ -65,9 +65,13 @@ class SigmaZero(Attack):
         gradient = gradient / per_row(balls.size(gradient, "linf"), gradient).clamp_min(1e-30)
         mean, square = moments.advance(state.mean, state.square, gradient)
         direction, scale = moments.corrected(mean, square, k + 1)
-        length = annealing.cosine(self.step_size, self.step_size / 10, k / self.steps)
+        length, following = self._length(k), self._length(k + 1)
         delta = (state.x_adv - length * direction / scale).clamp(0, 1) - problem.x
-        moved = self.threshold_rate * length
+        moved = self.threshold_rate * following
         threshold = (state.threshold + torch.where(fooled, moved, -moved)).clamp(0, 1)
         kept = torch.where(delta.abs() < per_row(threshold, delta), 0, delta)
         return Sparse((problem.x + kept).clamp(0, 1), mean, square, threshold)
+
+    def _length(self, k: int) -> float:
+        """Of step k, in pixel units: the first two have the full one, as in the authors' code."""
+        return annealing.cosine(self.step_size, self.step_size / 10, max(k - 1, 0) / self.steps)

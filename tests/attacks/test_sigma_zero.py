@@ -23,12 +23,15 @@ def test_steps_by_hand() -> None:
     model, x, y = two_pixels(1.0, 0.25, bias=-1.0, x=(0.5, 0.5))
     seen: list[list[float]] = []
     model.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().flatten().tolist()))
-    run(SigmaZero(steps=2, step_size=0.25, threshold=0.2, threshold_rate=0.1), model, x, y)
-    # Adam's first step moves both pixels by 0.25, more than the threshold; the class has not changed, so the second
-    # step, of 0.25 (0.1 + 0.9 (1 + cos(pi / 2)) / 2) = 0.1375, goes on, the smooth count's slope now added
-    torch.testing.assert_close(seen[1], [0.75, 0.75], rtol=0, atol=1e-6)
-    assert 0.85 < seen[2][0] < 0.89
-    assert seen[2][1] > 0.75
+    run(SigmaZero(steps=3, step_size=0.125, threshold=0.1, threshold_rate=0.1), model, x, y)
+    # Adam's first step moves both pixels by 0.125, more than the threshold. The class does not change, so the second
+    # step goes on, as long as the first, and the third, of 0.125 (0.1 + 0.9 (1 + cos(pi / 3)) / 2) = 0.0969; the smooth
+    # count's slope, added from the second step on, makes them a little shorter
+    torch.testing.assert_close(seen[1], [0.625, 0.625], rtol=0, atol=1e-6)
+    second, third = seen[2][0] - seen[1][0], seen[3][0] - seen[2][0]
+    assert 0.97 * 0.125 < second < 0.125
+    assert 0.97 * 0.0969 < third < 0.0969
+    assert 0.625 > seen[2][1] > seen[3][1] == 0.5  # a quarter as useful, it gives way to the count and is given up
 
 
 def test_the_threshold_keeps_small_changes_out() -> None:
