@@ -19,6 +19,7 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError
 
+from orchestrator import joining
 from orchestrator.backend import Backend, ExamplesLost, Handle, Result, TrainerLost
 from orchestrator.gauges import Gauges
 from orchestrator.listener import Listener
@@ -40,12 +41,13 @@ def connected(workers: Workers, listener: Listener) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = workers.address or os.environ.get("RAY_ADDRESS", "")
-    listener.say(f"joining the Ray cluster at {address}" if address else "starting a local Ray cluster")
-    with contextlib.nullcontext() if address else own_folder(FOLDERS) as folder:
+    cluster = joining.wanted(workers)
+    joining.check(cluster)
+    listener.say(f"joining the Ray cluster at {cluster.address}" if cluster.address else "starting a local Ray cluster")
+    with contextlib.nullcontext() if cluster.address else own_folder(FOLDERS) as folder:
         try:
-            with _quiet_environment():
-                _init(address, folder, workers)
+            with _quiet_environment(joined=bool(cluster.address)):
+                _init(cluster, folder, workers)
             yield
         finally:
             ray.shutdown()
@@ -87,9 +89,11 @@ def shared() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_environment() -> Iterator[None]:
-    """Ray reads these while it starts: no usage reports to other hosts, no niceness."""
+def _quiet_environment(*, joined: bool) -> Iterator[None]:
+    """Ray reads these while it starts or joins: no usage reports to other hosts, no niceness, one attempt at a head."""
     wanted = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    if joined:
+        wanted["RAY_gcs_server_port_wait_time_s"] = "1"  # of half a minute and more; Ray's own 20 take ten minutes
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
     try:
@@ -100,9 +104,12 @@ def _quiet_environment() -> Iterator[None]:
                 os.environ.pop(name, None)
 
 
-def _init(address: str, folder: str | None, workers: Workers) -> None:
-    if address:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, namespace="sparring")
+def _init(cluster: joining.Wanted, folder: str | None, workers: Workers) -> None:
+    if cluster.address:
+        try:
+            ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR, namespace="sparring")
+        except ConnectionError:
+            raise ValueError(f"{cluster.source}: no Ray cluster answers at {cluster.address}") from None
         return
     trainers = workers.trainers * workers.trainer_cpus + workers.maximizers
     cpus = workers.attackers * workers.attacker_cpus + trainers
