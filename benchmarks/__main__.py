@@ -18,13 +18,17 @@ HELPERS = ("__init__", "__main__", "data", "measuring", "rivals")
 ON_REQUEST = ("peers",)  # run where it is named: it needs other packages, and many minutes
 
 
-def main() -> None:
+def known() -> list[str]:
     """Each file beside this one is a benchmark with a function `run() -> list[Row]`."""
-    known = sorted(path.stem for path in HERE.glob("*.py") if path.stem not in HELPERS)
+    return sorted(path.stem for path in HERE.glob("*.py") if path.stem not in HELPERS)
+
+
+def main() -> None:
+    """Runs what is named, or all."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    usual = [name for name in known if name not in ON_REQUEST]
-    which = f"of {', '.join(known)}; if none is named: {', '.join(usual)}"
-    parser.add_argument("names", nargs="*", choices=[*known, []], help=which)
+    usual = [name for name in known() if name not in ON_REQUEST]
+    which = f"of {', '.join(known())}; if none is named: {', '.join(usual)}"
+    parser.add_argument("names", nargs="*", choices=[*known(), []], help=which)
     parser.add_argument("--json", type=Path, help="also write the rows here")
     chosen = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.early_stopping [--steps N]`: what `dynamic` saves, in gradients and in CPU time.
+"""What `dynamic` saves, in gradients and in CPU time: a whole training, of two minutes.
 
 A dynamic training (`recipes/mnist-dynamic-reduced.toml`) in one process, of whose batches every eighth is also attacked
 with all the steps of its attack (`recipes/mnist-pgd-reduced.toml`), at the same weights; who comes first alternates.
@@ -7,11 +7,11 @@ MNIST is looked for as in `benchmarks.peers`.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from pathlib import Path
 
 from benchmarks.data import mnist
+from benchmarks.measuring import Row
 from orchestrator import Recipe
 from orchestrator.plan import work_of
 from workers import schedule
@@ -30,10 +30,8 @@ def work(name: str, *changes: str) -> Work:
     return work_of(Recipe.load(RECIPES / name, [*found, "workers.backend=inline", *changes]))
 
 
-def main() -> None:
-    """Trains, and prints both ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=0, help="0: a whole training")
+def run() -> list[Row]:
+    """Trains, and compares gradients and seconds."""
     dynamic = work("mnist-dynamic-reduced.toml")
     standard = work("mnist-pgd-reduced.toml", "defense.first=none", "defense.until=0")
     attackers, trainer = {"dynamic": Attacker(dynamic), "standard": Attacker(standard)}, Trainer(dynamic)
@@ -41,7 +39,7 @@ def main() -> None:
     seconds: defaultdict[str, float] = defaultdict(float)
     gradients: defaultdict[str, float] = defaultdict(float)
     _, weights = trainer.snapshot()
-    for step in range(parser.parse_args().steps or dynamic.epochs * schedule.steps_per_epoch(dynamic, images)):
+    for step in range(dynamic.epochs * schedule.steps_per_epoch(dynamic, images)):
         shards, made = schedule.shards(dynamic, images, step), {}
         turn = ["dynamic", "standard"][:: 1 if step // EVERY % 2 else -1]
         for name in turn if step % EVERY == 0 else ["dynamic"]:
@@ -50,10 +48,8 @@ def main() -> None:
                 seconds[name] += sum(report.cpu_seconds for report, _ in made[name])
                 gradients[name] += sum(report.backwards for report, _ in made[name])
         _, weights = trainer.step(step, *(payload for _, payload in made["dynamic"]))
+    rows = []
     for what, spent in (("gradients", gradients), ("CPU seconds", seconds)):
-        ratio = spent["dynamic"] / spent["standard"]
-        print(f"{what}: {spent['dynamic']:.6g} against {spent['standard']:.6g}, {ratio:.3f} of all steps")
-
-
-if __name__ == "__main__":
-    main()
+        ratio, note = spent["dynamic"] / spent["standard"], f"{spent['dynamic']:.6g} against {spent['standard']:.6g}"
+        rows.append(Row(f"dynamic, {what}", "all steps", ratio, ratio, ratio, seconds["dynamic"], note))
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from algorithms.attacks.ddn import DDN
 from algorithms.attacks.deepfool import DeepFool
 from algorithms.attacks.pgd import PGD
 from algorithms.search import search
+from benchmarks.__main__ import known
 from benchmarks.attack_floor import Recorder, over_floor, replay
 from benchmarks.contests import Contest, budget, minimal
 from benchmarks.peers import Counter, compared, fight, ours, series, told
@@ -19,6 +21,11 @@ from benchmarks.rivals import foolbox, installed
 from tests.networks import classes_of, images, small
 
 PGD_3 = PGD(eps=0.1, step_size=0.05, steps=3)
+
+
+@pytest.mark.parametrize("name", known())
+def test_every_benchmark_can_be_run(name: str) -> None:
+    assert callable(importlib.import_module(f"benchmarks.{name}").run)
 
 
 def test_passes_are_counted_by_hooks() -> None:
