@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +105,14 @@ def test_perturbing_weights_costs_the_loss_once_more() -> None:
     work = changed(model=Mlp(hidden=(10,)), defense=Standard(), weight_perturbation=0.01)
     attacker = Attacker(work)
     assert attacker.loss_passes(SHARD, runtime.snapshot(attacker.bench.network, 0))[0] == 2 * LEARNT / FORWARD
+
+
+def test_an_attacker_is_ready_without_the_compiler() -> None:
+    """Nor does it import what solvers alone need, which take seconds. Operations are determined all the same."""
+    program = (
+        "import sys, torch; from workers import attacker, runtime\n"
+        "runtime.prepare('cpu', 1)\n"
+        "assert not {'torch._dynamo', 'torch._inductor', 'scipy.optimize', 'cvxpy', 'mlflow'} & set(sys.modules)\n"
+        "assert torch.are_deterministic_algorithms_enabled() and torch.is_deterministic_algorithms_warn_only_enabled()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
