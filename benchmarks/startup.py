@@ -10,10 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from benchmarks.measuring import WALL, Row, compare
+from benchmarks.measuring import WALL, Row, paired, seconds_of
 
 SPARRING = Path(sys.executable).with_name("sparring")
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "digits-pgd.toml"
@@ -31,8 +33,9 @@ def python(*modules: str) -> None:
     subprocess.run([sys.executable, "-c", f"import {', '.join(modules)}"], check=True, capture_output=True)
 
 
-def first_step(backend: str) -> None:
-    """Trains digits until a step is recorded, and stops at once."""
+def first_step(backend: str) -> float:
+    """Seconds until a training of digits has recorded a step; how it stops then is not counted."""
+    began = WALL()
     with tempfile.TemporaryDirectory() as folder:
         asked = [f"tracking.folder={folder}", f"workers.backend={backend}", "train.epochs=1000", "--quiet"]
         with subprocess.Popen(
@@ -42,7 +45,9 @@ def first_step(backend: str) -> None:
                 if training.poll() is not None:
                     raise RuntimeError(f"the training ended with code {training.returncode} before its first step")
                 time.sleep(0.02)
+            took = WALL() - began
             training.terminate()
+        return took
 
 
 def compared(folder: Path) -> None:
@@ -76,17 +81,20 @@ def repeat(run: Path) -> None:
         (file.parent / "outcome.json").write_text(json.dumps(outcome | {"examples": EXAMPLES}))
 
 
+def whole(command: Callable[..., None], *arguments: Any) -> Callable[[], float]:
+    """A function that gives a command's seconds from its start to its end."""
+    return partial(seconds_of, partial(command, *arguments), WALL)
+
+
 def run() -> list[Row]:
     """By the clock."""
     with tempfile.TemporaryDirectory() as folder:
         copies(Path(folder))
-        pairs = [
-            ("sparring --help", ("typer", "rich"), partial(sparring, "--help")),
-            ("sparring train --dry-run", ("torch",), partial(sparring, "train", str(RECIPE), "--dry-run")),
+        pairs: list[tuple[str, tuple[str, ...], Callable[[], float]]] = [
+            ("sparring --help", ("typer", "rich"), whole(sparring, "--help")),
+            ("sparring train --dry-run", ("torch",), whole(sparring, "train", str(RECIPE), "--dry-run")),
             ("first step of digits, in one process", ("torch",), partial(first_step, "inline")),
             ("first step of digits, on Ray", ("torch", "ray"), partial(first_step, "ray")),
-            (f"sparring compare, {RUNS} runs", ("torch", "mlflow"), partial(compared, Path(folder))),
+            (f"sparring compare, {RUNS} runs", ("torch", "mlflow"), whole(compared, Path(folder))),
         ]
-        return [
-            compare((what, f"import {', '.join(m)}"), ours, partial(python, *m), WALL, 3) for what, m, ours in pairs
-        ]
+        return [paired((what, f"import {', '.join(m)}"), ours, whole(python, *m), 3) for what, m, ours in pairs]
