@@ -77,15 +77,15 @@ def own_folder(parent: Path) -> Iterator[str]:
 @contextmanager
 def shared() -> Iterator[None]:
     """Tells processes that are started within the block where the cluster is, if this process is at one."""
-    before = os.environ.get("RAY_ADDRESS")
+    before = os.environ.get(joining.VARIABLE)
     if ray.is_initialized():
-        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        os.environ[joining.VARIABLE] = ray.get_runtime_context().gcs_address
     try:
         yield
     finally:
-        os.environ.pop("RAY_ADDRESS", None)
+        os.environ.pop(joining.VARIABLE, None)
         if before is not None:
-            os.environ["RAY_ADDRESS"] = before
+            os.environ[joining.VARIABLE] = before
 
 
 @contextmanager

@@ -32,16 +32,25 @@ def check(cluster: Wanted) -> None:
     address, source = cluster
     if address in ("", HERE):
         return
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
+    try:
+        where = host_and_port(address)
+    except ValueError:
         raise ValueError(
             f"{source}: {address!r} is no address of a Ray cluster; HOST:PORT, as `ray start --head` prints it, or"
             f" {HERE} on a machine that belongs to one. From any other machine: `ray job submit`"
-        )
+        ) from None
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE).close()
+        socket.create_connection(where, timeout=PATIENCE).close()
     except (OSError, OverflowError) as error:
         raise ValueError(
             f"{source}: nobody answers at {address} ({error}). Is the cluster up (`ray status` on its head), and may"
             " this machine reach it? Without an address a run starts a local cluster of its own"
         ) from None
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of HOST:PORT; an IPv6 host has brackets. Raises ValueError for anything else."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host:
+        raise ValueError(f"{address!r} is no HOST:PORT")
+    return host.strip("[]"), int(port)

@@ -12,6 +12,7 @@ import threading
 import time
 from typing import final
 
+from orchestrator.joining import host_and_port
 from orchestrator.listener import Listener
 
 EVERY = 1.0  # seconds between two beats; also how long one is waited for
@@ -25,8 +26,7 @@ class Pulse:
 
     def __init__(self, address: str, listener: Listener) -> None:
         """`address`: of the control process, host and port."""
-        host, _, port = address.rpartition(":")
-        self.address, self.where = address, (host.strip("[]"), int(port))
+        self.address, self.where = address, host_and_port(address)
         self.listener = listener
         self.last = time.monotonic()
         self._over = threading.Event()

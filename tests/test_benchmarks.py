@@ -24,7 +24,7 @@ PGD_3 = PGD(eps=0.1, step_size=0.05, steps=3)
 
 
 @pytest.mark.parametrize("name", known())
-def test_every_benchmark_can_be_run(name: str) -> None:
+def test_every_benchmark_has_a_run(name: str) -> None:
     assert callable(importlib.import_module(f"benchmarks.{name}").run)
 
 

@@ -18,7 +18,9 @@ def test_the_recipes_address_comes_before_the_environments(monkeypatch: pytest.M
     assert joining.wanted(Workers(address="other:6379")) == ("other:6379", "workers.address")
 
 
-@pytest.mark.parametrize("address", ["head", "head:", ":6379", "ray://head:10001", "head:port", "http://head:8265"])
+@pytest.mark.parametrize(
+    "address", ["head", "head:", ":6379", "ray://head:10001", "head:port", "http://head:8265", "[::1]"]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"^workers\.address: .* is no address of a Ray cluster; HOST:PORT"):
         joining.check(joining.Wanted(address, "workers.address"))
