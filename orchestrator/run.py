@@ -31,6 +31,7 @@ from orchestrator.weights import load_model, load_weights, save_weights
 from workers import runtime, schedule
 from workers.cache import open_split
 from workers.messages import Work
+from workers.movement import Movement
 
 
 @final
@@ -111,9 +112,12 @@ def _folders(recipe: Recipe) -> Iterator[RunFolder]:
 
 
 def check(work: Work) -> int:
-    """Raises ValueError for data, a model, a defense or a batch that cannot be; returns how many training examples."""
+    """Raises ValueError for data, a model, an update of it, a defense or a batch that cannot be.
+
+    Returns how many training examples there are.
+    """
     split = open_split(work.dataset, "train")
-    runtime.build(work.model, split.shape, len(split.classes), work.seed)
+    Movement("", runtime.build(work.model, split.shape, len(split.classes), work.seed), work.update)
     runtime.companions(work, split.shape, len(split.classes))
     schedule.steps_per_epoch(work, len(split))
     return len(split)

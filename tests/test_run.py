@@ -20,8 +20,10 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.tracking import MlflowClient
 
 from algorithms.attacks.pgd import PGD
+from algorithms.control.maximisation import Layer
 from algorithms.defenses.adversarial import Adversarial
 from algorithms.models.cnn4 import Cnn4
+from algorithms.updates.hamiltonian_maximization import HamiltonianMaximization
 from orchestrator import convergence
 from orchestrator.folders import RunFolder, locked
 from orchestrator.loop import Interrupted
@@ -200,6 +202,13 @@ def test_an_unknown_run_is_named_with_those_there_are(finished: tuple[Path, RunF
     folder, run = finished
     with pytest.raises(ValueError, match=f"no run 'nothing' .*{run.name}"):
         train(recipe(folder), resume="nothing")
+
+
+def test_an_update_of_layers_that_the_model_lacks_begins_no_run(tmp_path: Path) -> None:
+    update = HamiltonianMaximization(layers={"block9.*": Layer(frozen=True)})
+    with pytest.raises(ValueError, match=r"no layer is called 'block9\.\*'"):
+        train(replace(recipe(tmp_path / "runs"), update=update))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_validation_predicts_as_many_clean_images_as_are_asked_for(tmp_path: Path) -> None:
