@@ -23,9 +23,11 @@ def drawn(kind: str) -> tuple[Tensor, Tensor, Tensor]:
     return gain, loss, torch.rand(shape, generator=rng) < 0.7
 
 
+@pytest.mark.parametrize("few", [2, 3, 16])
 @pytest.mark.parametrize("kind", ["random", "ties", "opposed"])
-def test_no_pair_is_better(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_pair_is_better(kind: str, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(saliency, "MOST_PAIRS", 200)  # several rows at a time, not all
+    monkeypatch.setattr(saliency, "FEW", few)
     gain, loss, allowed = drawn(kind)
     pair = saliency.best_pair(gain, loss, allowed)
     found = 0
@@ -45,7 +47,18 @@ def test_no_pair_is_better(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found > 20
 
 
-def test_few_entries_are_looked_at() -> None:
+def test_few_entries_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = torch.Generator().manual_seed(5)
     gain, loss = torch.randn(8, 3072, generator=rng), torch.randn(8, 3072, generator=rng)
-    assert saliency.front(gain, loss).sum(1).max() < 30
+    looked, among_all = [], saliency._among_all
+    monkeypatch.setattr(saliency, "_among_all", lambda *sides: looked.append(sides[0].shape) or among_all(*sides))
+    saliency.best_pair(gain, loss, torch.ones_like(gain, dtype=torch.bool))
+    assert max(count for _, count in looked) <= 64
+
+
+def test_a_row_does_not_depend_on_its_neighbours() -> None:
+    gain, loss, allowed = drawn("ties")
+    together = saliency.best_pair(gain, loss, allowed)
+    for i in range(0, len(gain), 7):
+        alone = saliency.best_pair(gain[i : i + 1], loss[i : i + 1], allowed[i : i + 1])
+        assert torch.equal(alone.entries[0], together.entries[i])
