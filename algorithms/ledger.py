@@ -58,12 +58,12 @@ class Ledger:
 
     def judge(self, rows: Labels, x_adv: Images, logits: Logits, value: PerRow) -> Mask:
         """Notes the points `x_adv` of `rows`; returns which are adversarial, by more than the attack's `confidence`."""
-        gap = losses.loss("margin", logits, self.y[rows], targeted=self.attack.targeted)
+        gap = losses.loss("margin", logits, self.y.index_select(0, rows), targeted=self.attack.targeted)
         success = gap > self.confidence
         value = value.detach().to(self.value.dtype)
         climbs = value > self.value[rows]
         if self.attack.minimal:
-            norm = self._size(x_adv - self.x[rows])
+            norm = self._size(x_adv - self.x.index_select(0, rows))
             better = torch.where(success, norm < self.norm[rows], climbs & ~self.success[rows])
             self.norm[rows] = torch.where(success & better, norm, self.norm[rows])
         elif self.policy == "first success":
@@ -79,7 +79,7 @@ class Ledger:
         return balls.size(delta.abs().amax(1, keepdim=True) if self.pixels else delta, self.attack.norm)
 
     def _write(self, rows: Labels, x_adv: Images, success: Mask, value: PerRow, better: Mask) -> None:
-        self.best[rows] = torch.where(per_row(better, x_adv), x_adv, self.best[rows])
+        self.best[rows] = torch.where(per_row(better, x_adv), x_adv, self.best.index_select(0, rows))
         self.success[rows] = torch.where(better, success, self.success[rows])
         self.value[rows] = torch.where(better, value, self.value[rows])
 

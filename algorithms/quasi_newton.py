@@ -39,12 +39,14 @@ def remember(memory: Memory, move: Images, turn: Images, rows: Mask) -> Memory:
     return Memory(*(_push(pairs, last, said) for pairs, last in zip(memory, (move, turn), strict=True)))
 
 
-def free(x: Images, gradient: Images) -> Mask:
-    """The entries that a descent may move: all but those at 0 or 1 which it would push out of the box."""
-    return ~(((x <= 0) & (gradient > 0)) | ((x >= 1) & (gradient < 0)))
+def free(x: Images, gradient: Images) -> Images:
+    """One for entries that a descent may move, zero for those at 0 or 1 which it would push out of the box."""
+    low, high = torch.le(x, 0, out=torch.empty_like(x)), torch.ge(x, 1, out=torch.empty_like(x))
+    up, down = torch.lt(gradient, 0, out=torch.empty_like(x)), torch.gt(gradient, 0, out=torch.empty_like(x))
+    return 1 - (low * down + high * up)
 
 
-def direction(memory: Memory, gradient: Images, movable: Mask) -> Images:
+def direction(memory: Memory, gradient: Images, movable: Images) -> Images:
     """Minus the inverse Hessian, as far as it is remembered, times the gradient: a descent of the movable entries.
 
     A row that remembers nothing goes down its gradient, by one pixel unit in l2 or by the gradient, if that is less.
@@ -74,4 +76,5 @@ def inner(one: Images, other: Images) -> PerRow:
 
 
 def _push(pairs: Pairs, last: Images, rows: Mask) -> Pairs:
-    return torch.where(per_row(rows, pairs), torch.cat([pairs[:, 1:], last.unsqueeze(1)], 1), pairs)
+    pushed = torch.cat([pairs[:, 1:], last.unsqueeze(1)], 1)
+    return torch.lerp(pairs, pushed, per_row(rows.to(pairs.dtype), pairs))  # a choice by ones and zeros: quicker

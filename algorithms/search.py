@@ -75,7 +75,7 @@ class Problem:
     def best(self) -> Best:
         """The best points of these rows so far, earlier restarts included."""
         ledger = self.ledger
-        return Best(ledger.best[self.rows], ledger.success[self.rows], ledger.norm[self.rows])
+        return Best(*(kept.index_select(0, self.rows) for kept in (ledger.best, ledger.success, ledger.norm)))
 
     def gradient(self, x_adv: Images, loss: losses.Loss | None = None) -> Evaluated:
         """Logits, the attack's own or another loss, and input gradient at `x_adv`, all of the images' type.

@@ -34,13 +34,13 @@ def test_the_direction_is_that_of_the_dense_recursion() -> None:
     memory = quasi_newton.empty(gradient, 3)
     for k in range(4):  # the first of four is forgotten
         memory = quasi_newton.remember(memory, moves[:, k], turns[:, k], torch.ones(3, dtype=torch.bool))
-    every = torch.ones_like(gradient, dtype=torch.bool)
+    every = torch.ones_like(gradient)
     found = quasi_newton.direction(memory, gradient, every).flatten(1)
     for i in range(3):
         inverse = dense(moves[i, 1:].flatten(1), turns[i, 1:].flatten(1))
         torch.testing.assert_close(found[i], -inverse @ gradient[i].flatten())
     held = every.clone()
-    held[:, 0, 0, 1] = False
+    held[:, 0, 0, 1] = 0
     rest = [0, 2, 3, 4, 5]
     found = quasi_newton.direction(memory, gradient, held).flatten(1)
     assert (found[:, 1] == 0).all()
@@ -56,7 +56,7 @@ def test_pairs_without_curvature_and_other_rows_are_not_remembered() -> None:
     after = quasi_newton.remember(memory, moves[:, 0], turns[:, 0], torch.tensor([True, True, False]))
     assert after.moves.flatten(1).any(1).tolist() == [True, False, False]
     gradient = 3 * torch.ones_like(moves[:, 0])
-    down = quasi_newton.direction(after, gradient, gradient > 0)[1]
+    down = quasi_newton.direction(after, gradient, torch.ones_like(gradient))[1]
     torch.testing.assert_close(down, torch.full_like(down, -(6**-0.5)))  # one unit long, down the gradient
 
 

@@ -101,6 +101,8 @@ class LBFGS(Attack):
 
 def begin_again(state: Descent, x: Images, over: Mask) -> Descent:
     """Rows whose descent is over stand at the clean image and have forgotten what they knew."""
+    if not over.any():
+        return state
     rows = per_row(over, x)
     return state._replace(
         point=torch.where(rows, x, state.point),

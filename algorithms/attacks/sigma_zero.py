@@ -61,7 +61,7 @@ class SigmaZero(Attack):
         fooled = at.value > 0
         delta = state.x_adv - problem.x
         count = 2 * delta * self.smoothness / (delta**2 + self.smoothness) ** 2 / delta[0].numel()
-        gradient = count - torch.where(per_row(fooled, delta), 0, at.gradient)
+        gradient = count - per_row((~fooled).to(delta.dtype), delta) * at.gradient
         gradient = gradient / per_row(balls.size(gradient, "linf"), gradient).clamp_min(1e-30)
         mean, square = moments.advance(state.mean, state.square, gradient)
         direction, scale = moments.corrected(mean, square, k + 1)
@@ -69,7 +69,7 @@ class SigmaZero(Attack):
         delta = (state.x_adv - length * direction / scale).clamp(0, 1) - problem.x
         moved = self.threshold_rate * following
         threshold = (state.threshold + torch.where(fooled, moved, -moved)).clamp(0, 1)
-        kept = torch.where(delta.abs() < per_row(threshold, delta), 0, delta)
+        kept = delta * torch.ge(delta.abs(), per_row(threshold, delta), out=torch.empty_like(delta))
         return Sparse((problem.x + kept).clamp(0, 1), mean, square, threshold)
 
     def _length(self, k: int) -> float:
