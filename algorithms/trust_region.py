@@ -13,9 +13,10 @@ to some `share` of its range, the problem falls apart into entries, each of them
     l0     goal where that is worth its squares       else slope
 
 With the plane's multiplier, <normal, step> grows: it is found by Newton's steps between bounds. With the share, the
-step's length grows from that of the least step that reaches the plane: bisection. Where even that one is too long, it
-is shortened: no step satisfies both. For l0, which is not convex, a dual solution is repaired to one that reaches the
-plane.
+step's length grows from that of the least step that reaches the plane: false position on its square (the Illinois
+rule: Dowell and Jarratt 1971, https://doi.org/10.1007/BF01934364). Where even that one is too long, it is shortened: no
+step satisfies both. For l0, which is not convex, a dual solution is repaired to one that reaches the plane, and the
+share is bisected.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from algorithms.tensors import Images, PerRow
 Entries = Float[Tensor, "batch entries"]
 Column = Float[Tensor, "batch 1"]
 Box = tuple[Entries, Entries]  # lowest and highest
-Entry = Callable[[Entries], tuple[Entries, Bool[Tensor, "batch entries"]]]  # the step, and where it follows the slope
+Entry = Callable[[Entries], tuple[Entries, Entries]]  # the step, and ones where it follows the slope
 
 ROUNDS = 60  # of the search for the plane's multiplier at most; it ends by itself after five or so
 CLOSE = 1e-10  # gap that may be left, per unit of the gradient's length
-HALVINGS = {"l2": 24, "l1": 24, "linf": 24, "l0": 10}  # of the share
+TRIALS = {"l2": 24, "l1": 24, "linf": 24, "l0": 10}  # of the share, at most
+NARROW = 2.0**-24  # of the share, and by which share of its square the step's length may miss that of the ball
 TINY = 1e-30  # keeps a division by zero finite where its result is not used
 
 
@@ -80,6 +82,16 @@ def step(x: Images, x_adv: Images, gradient: Images, gap: PerRow, norm: Norm, ra
     return nearest(region, norm).view_as(x).to(x.dtype)
 
 
+class Bracket(NamedTuple):
+    """Where the share lies, and by how much the step's squared length falls short of the ball's at both ends."""
+
+    low: Column
+    high: Column
+    short: Column  # at `low`; positive
+    beyond: Column  # at `high`; negative
+    side: Column  # of the last trial: 1 where it became `low`, -1 where it became `high`
+
+
 def nearest(region: Region, norm: Norm) -> Entries:
     """The solution of the problem above."""
     least = _on_plane(region, _between(region.low, region.high), torch.zeros_like(region.gap))
@@ -87,21 +99,45 @@ def nearest(region: Region, norm: Norm) -> Entries:
     best = torch.where(least.met, least.step, corner)
     too_long = (region.radius / _length(best).clamp_min(TINY)).clamp(max=1)
     far = (region.goal - best).abs().amax(1, keepdim=True).clamp_min(TINY)
-    low, high, multiplier = torch.zeros_like(far), torch.ones_like(far), least.multiplier
-    for _ in range(HALVINGS[norm]):
-        share = (low + high) / 2
+    room, multiplier = region.radius**2 - _length(best) ** 2, least.multiplier
+    bracket = Bracket(torch.zeros_like(far), torch.ones_like(far), room, -room, torch.zeros_like(far))
+    for _ in range(TRIALS[norm]):
+        going = (bracket.short > NARROW * region.radius**2) & (bracket.high - bracket.low > NARROW)
+        if not going.any():
+            break
+        share = _between_ends(bracket)
         tried = RULES[norm](region, share, far, multiplier)
-        fine = tried.met & (_length(tried.step) <= region.radius)
-        best, multiplier = torch.where(fine, tried.step, best), tried.multiplier
-        low, high = torch.where(fine, share, low), torch.where(fine, high, share)
+        room = region.radius**2 - _length(tried.step) ** 2
+        best = torch.where(tried.met & (room >= 0) & going, tried.step, best)
+        bracket, multiplier = _narrowed(bracket, share, torch.where(tried.met, room, -torch.inf)), tried.multiplier
+        if norm == "l0":  # its length jumps
+            bracket = bracket._replace(beyond=-bracket.short)
     return best * too_long
 
 
+def _between_ends(bracket: Bracket) -> Column:
+    """Where the straight line between the ends says that the ball is."""
+    part = bracket.short / (bracket.short - bracket.beyond)
+    return bracket.low + (bracket.high - bracket.low) * part
+
+
+def _narrowed(bracket: Bracket, share: Column, room: Column) -> Bracket:
+    """The bracket after a trial; an end that stays for the second time counts half, one without length as the other."""
+    fine, side = room >= 0, torch.where(room >= 0, 1.0, -1.0).to(room)
+    stale = torch.where(side == bracket.side, 0.5, 1.0).to(room)
+    short = torch.where(fine, room, bracket.short * stale)
+    beyond = torch.where(fine, bracket.beyond * stale, torch.where(room.isinf(), -short, room))
+    low, high = torch.where(fine, share, bracket.low), torch.where(fine, bracket.high, share)
+    return Bracket(low, high, short, beyond, side)
+
+
 def _l2(region: Region, share: Column, far: Column, multiplier: Column) -> Found:
-    def entry(slope: Entries) -> tuple[Entries, Tensor]:
-        wanted = share * region.goal + slope
+    pulled = share * region.goal
+
+    def entry(slope: Entries) -> tuple[Entries, Entries]:
+        wanted = pulled + slope
         step = wanted.clamp(region.low, region.high)
-        return step, step == wanted
+        return step, torch.eq(step, wanted, out=torch.empty_like(step))
 
     return _on_plane(region, entry, multiplier)
 
@@ -109,10 +145,11 @@ def _l2(region: Region, share: Column, far: Column, multiplier: Column) -> Found
 def _l1(region: Region, share: Column, far: Column, multiplier: Column) -> Found:
     reach = far * share / (1 - share).clamp_min(1e-3)  # far beyond where the ball makes no difference
 
-    def entry(slope: Entries) -> tuple[Entries, Tensor]:
+    def entry(slope: Entries) -> tuple[Entries, Entries]:
         wanted = region.goal.clamp(slope - reach, slope + reach)
         step = wanted.clamp(region.low, region.high)
-        return step, (step == wanted) & (step != region.goal)
+        inside = torch.eq(step, wanted, out=torch.empty_like(step))
+        return step, inside * torch.ne(step, region.goal, out=torch.empty_like(step))
 
     return _on_plane(region, entry, multiplier)
 
@@ -126,14 +163,15 @@ def _linf(region: Region, share: Column, far: Column, multiplier: Column) -> Fou
 def _l0(region: Region, share: Column, far: Column, multiplier: Column) -> Found:
     worth = far**2 * share / (1 - share)
 
-    def entry(slope: Entries) -> tuple[Entries, Tensor]:
+    def entry(slope: Entries) -> tuple[Entries, Entries]:
         moved = slope.clamp(region.low, region.high)
-        back = (region.goal - slope) ** 2 - (moved - slope) ** 2 <= worth
-        return torch.where(back, region.goal, moved), (moved == slope) & ~back
+        saved = (region.goal - slope) ** 2 - (moved - slope) ** 2
+        gone = torch.gt(saved, worth, out=torch.empty_like(slope))
+        return torch.lerp(region.goal, moved, gone), gone * torch.eq(moved, slope, out=torch.empty_like(slope))
 
     dual = _on_plane(region, entry, multiplier, narrow=1e-2)  # it may jump over the plane
-    back = dual.step == region.goal
-    low, high = torch.where(back, region.goal, region.low), torch.where(back, region.goal, region.high)
+    back = torch.eq(dual.step, region.goal, out=torch.empty_like(dual.step))
+    low, high = torch.lerp(region.low, region.goal, back), torch.lerp(region.high, region.goal, back)
     return _on_plane(region, _between(low, high), dual.multiplier, (low, high))._replace(multiplier=dual.multiplier)
 
 
@@ -143,9 +181,11 @@ RULES: dict[Norm, Callable[[Region, Column, Column, Column], Found]] = {"l2": _l
 def _between(low: Entries, high: Entries) -> Entry:
     """The slope, clipped."""
 
-    def entry(slope: Entries) -> tuple[Entries, Tensor]:
+    wide = torch.lt(low, high, out=torch.empty_like(low))
+
+    def entry(slope: Entries) -> tuple[Entries, Entries]:
         step = slope.clamp(low, high)
-        return step, (step == slope) & (low < high)
+        return step, wide * torch.eq(step, slope, out=torch.empty_like(step))
 
     return entry
 
@@ -157,7 +197,7 @@ def _on_plane(region: Region, entry: Entry, multiplier: Column, box: Box | None 
     Rows whose box, the region's if none is given, does not reach the plane are not searched.
     """
     normal, gap = region.normal, region.gap
-    low, high = (normal * side for side in box or (region.low, region.high))
+    square, (low, high) = normal**2, (normal * side for side in box or (region.low, region.high))
     least, most = torch.minimum(low, high).sum(1, keepdim=True), torch.maximum(low, high).sum(1, keepdim=True)
     close = CLOSE * (1 + gap.abs())
     idle = (gap < least - close) | (gap > most + close)
@@ -170,7 +210,7 @@ def _on_plane(region: Region, entry: Entry, multiplier: Column, box: Box | None 
         closed = above - below <= narrow * multiplier.abs()
         if (met | idle | closed).all():
             break
-        bend = (normal**2 * free).sum(1, keepdim=True)
+        bend = (square * free).sum(1, keepdim=True)
         newton = multiplier + short / bend.clamp_min(TINY)
         bounded = below.isfinite() & above.isfinite()
         halved = short.abs() < before / 2
