@@ -20,7 +20,7 @@ _ROUNDS = 40  # of Newton's method at most; it ends by itself after five or so
 
 def room(x: Images, direction: Images) -> Images:
     """How far each pixel can go in its `direction`, of which only the sign counts."""
-    return torch.lerp(x, 1 - x, direction.sign().clamp_min(0))  # a choice by ones and zeros, quicker than by booleans
+    return torch.lerp(x, 1 - x, torch.gt(direction, 0, out=torch.empty_like(x)))  # by ones and zeros: quicker
 
 
 def project(x: Images, delta: Images, norm: Norm, eps: float) -> Images:
@@ -80,7 +80,7 @@ def _project_l1(x: Images, delta: Images, eps: float) -> Images:
         shift = torch.where(seeking, torch.where(quick, following, (low + high) / 2), shift)
         before = over.abs()
     kept = kept * (eps / kept.sum(1, keepdim=True).clamp_min(_TINY)).clamp(max=1)  # what rounding left over
-    return delta.sign() * kept.view_as(delta)
+    return torch.copysign(kept.view_as(delta), delta)
 
 
 def _project_l2(x: Images, delta: Images, eps: float) -> Images:
@@ -90,7 +90,7 @@ def _project_l2(x: Images, delta: Images, eps: float) -> Images:
     weight, amount = (size / largest) ** 2, torch.full_like(largest, eps**2)
     level = _level(most**2 / weight.clamp_min(_TINY), weight, amount)
     length = torch.minimum(size * (level.sqrt() / largest).clamp(max=1), most)
-    return delta.sign() * length.view_as(delta)
+    return torch.copysign(length.view_as(delta), delta)
 
 
 def _level(reach: Tensor, weight: Tensor, amount: Tensor) -> Tensor:

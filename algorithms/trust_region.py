@@ -180,7 +180,6 @@ RULES: dict[Norm, Callable[[Region, Column, Column, Column], Found]] = {"l2": _l
 
 def _between(low: Entries, high: Entries) -> Entry:
     """The slope, clipped."""
-
     wide = torch.lt(low, high, out=torch.empty_like(low))
 
     def entry(slope: Entries) -> tuple[Entries, Entries]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, NamedTuple, final
 
 import torch
@@ -147,6 +148,7 @@ class Square(Attack):
         return (x + boxes.project(x, delta, self.norm, self.eps)).clamp(0, 1)
 
 
+@cache
 def bump(side: int) -> Tensor:
     """(side, side): a bump in the upper half and a dent in the lower one. Equation 2."""
     upper, lower = _pyramid(side // 2, side), _pyramid(side - side // 2, side)
