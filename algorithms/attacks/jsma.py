@@ -32,8 +32,9 @@ class JSMA(Attack):
     """Changes two entries at a time, those that help a class most and hurt the others most, until it is reached.
 
     The classic of the l0 attacks, greedy and far from the fewest entries on robust models: use `sigma_zero` or `pdpgd`
-    for those. A pair counts as the product of its sums of two slopes, of the aim's logit and, downwards, of all others;
-    only pairs with both are taken. The best pair of all is found, whatever the size of the image.
+    for those. A pair counts as the product of what changing both does, to first order, to the aim's logit and,
+    downwards, to all others; only pairs that do both are taken. The paper multiplies slopes, as if every entry could
+    move by a whole step: a pixel of 0.99 hardly does. The best pair of all is found, whatever the size of the image.
 
     Untargeted, every other class is an aim (or the `rivals` likeliest), likeliest first, once by raising entries and
     once by lowering them; the fewest changes count. A run is given up when it can no longer be the best. A step costs a
@@ -72,9 +73,9 @@ class JSMA(Attack):
         aim = state.aims.gather(1, (state.run // len(signs)).unsqueeze(1)).squeeze(1)
         sign = per_row(x.new_tensor(signs)[state.run % len(signs)], x)
         at = problem.jacobian(x_adv, lambda logits: aim_and_others(logits, aim))
-        slopes = (sign.unsqueeze(1) * at.gradients).flatten(2)
-        allowed = torch.where(sign > 0, x_adv < 1, x_adv > 0).flatten(1)
-        pair = saliency.best_pair(slopes[:, 0], -slopes[:, 1], allowed)
+        change = (x_adv + self.step_size * sign).clamp(0, 1) - x_adv  # less than a step near black or white
+        effects = (change.unsqueeze(1) * at.gradients).flatten(2)
+        pair = saliency.best_pair(effects[:, 0], -effects[:, 1], (change != 0).flatten(1))
         fooled = losses.fooled(at.logits, problem.y, targeted=self.targeted)
         changed = balls.size(x_adv - x, "l0") + (2 if self.step_size == 1 else 0)  # a smaller step may come back
         late = (changed >= problem.best.norm) | (changed > self.share * x[0].numel())

@@ -28,7 +28,15 @@ def test_the_pairs_by_hand() -> None:
     assert seen == [[0.25] * 4, [0.25] * 4, [0.25, 1, 1, 0.25]]  # of what is left, pixels 1 and 4, no pair is admitted
     model, x, seen = by_hand(bias=9.0)
     run(JSMA(direction="up", step_size=0.5, steps=2), model, x, torch.tensor([0]))
-    assert seen[2:] == [[0.25, 0.75, 0.75, 0.25], [0.25, 1, 1, 0.25]]
+    # then pixels 2 and 3 have half a step left: (2 3 1 4) / 4 and (2 0 2 -2) / 4, of which 1 and 3 make 3 * 4, the most
+    assert seen[2:] == [[0.25, 0.75, 0.75, 0.25], [0.75, 0.75, 1, 0.25]]
+
+
+def test_an_entry_that_can_hardly_move_is_left() -> None:
+    model, x, seen = by_hand(bias=9.0)
+    x[..., 1, 0] = 0.99  # the third pixel, one of the best pair by its slopes; 1 and 2 make 4, 2 and 3 next to nothing
+    run(JSMA(direction="up", steps=1), model, x, torch.tensor([0]))
+    assert seen[2] == pytest.approx([1, 1, 0.99, 0.25])
 
 
 def test_it_comes_near_the_fewest_entries() -> None:
