@@ -3,7 +3,7 @@
 (2017, https://arxiv.org/abs/1608.04644, section VI.) A row descends norm + worth * hinge(margin) several times. After a
 descent that fooled, the worth was too high and is halved towards what failed; after one that did not, it is raised
 tenfold until something fools. Every row counts its own steps, so one that stops early begins its next descent at once:
-where nothing moves it, and where it has got no lower between two checks, three times in a row. Once is too little: Adam
+where nothing moves it, and where it has got no lower between two checks, twice in a row. Once is too little: Adam
 and FISTA go up now and then, which in a whole batch, where Carlini and Wagner look, evens out.
 """
 
@@ -18,7 +18,7 @@ from algorithms.tensors import Counts, Images, Mask, PerRow
 
 RAISED = 10.0  # factor on a worth that never fooled
 CHECKS = 10  # how often a descent is asked whether it still gets lower
-PATIENCE = 3  # checks in a row without progress that end it
+PATIENCE = 2  # checks in a row without progress that end it
 PROGRESS = 0.9999  # it does if the objective has fallen below this share of what it was
 
 
