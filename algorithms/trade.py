@@ -3,8 +3,8 @@
 (2017, https://arxiv.org/abs/1608.04644, section VI.) A row descends norm + worth * hinge(margin) several times. After a
 descent that fooled, the worth was too high and is halved towards what failed; after one that did not, it is raised
 tenfold until something fools. Every row counts its own steps, so one that stops early begins its next descent at once:
-where nothing moves it, and where it has got no lower between two checks, twice in a row. Once is too little: Adam
-and FISTA go up now and then, which in a whole batch, where Carlini and Wagner look, evens out.
+where nothing moves it, and where it gets no lower from one check to the next. A descent that has fooled may go up at
+three checks in a row: Adam and FISTA do now and then, which in a whole batch, where Carlini and Wagner look, evens out.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from algorithms import checks
 from algorithms.tensors import Counts, Images, Mask, PerRow
 
 RAISED = 10.0  # factor on a worth that never fooled
-CHECKS = 10  # how often a descent is asked whether it still gets lower
-PATIENCE = 2  # checks in a row without progress that end it
+CHECKS = 20  # how often a descent is asked whether it still gets lower
+PATIENCE = 4  # checks in a row without progress that end one that has fooled; others end at the first
 PROGRESS = 0.9999  # it does if the objective has fallen below this share of what it was
 
 
@@ -61,7 +61,7 @@ def advance(
     checked = age % max(1, steps // CHECKS) == 0
     stalls = torch.where(objective > PROGRESS * search.objective, search.stalls + 1, 0)
     stalls, objective = torch.where(checked, stalls, search.stalls), torch.where(checked, objective, search.objective)
-    over = (age >= steps) | (stalls >= PATIENCE)
+    over = (age >= steps) | (stalls >= torch.where(fooled, PATIENCE, 1))
     over = over if still is None else over | still
     low = torch.where(over & ~fooled, torch.maximum(search.low, search.worth), search.low)
     high = torch.where(over & fooled, torch.minimum(search.high, search.worth), search.high)

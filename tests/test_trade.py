@@ -29,13 +29,15 @@ def test_the_worth_rises_tenfold_and_then_halves_its_way() -> None:
 
 
 def test_a_descent_that_stalls_ends_early_and_others_go_on() -> None:
-    search, ends = trade.start(torch.zeros(2, 1, 2, 2), 1.0), []
-    for step in range(20):
-        objective = torch.tensor([5.0 - 0.1 * step, 5.0])  # the second row makes no progress
-        search, over = trade.advance(search, torch.tensor([True, True]), objective, 20)
+    search, ends = trade.start(torch.zeros(3, 1, 2, 2), 1.0), []
+    for step in range(40):
+        objective = torch.tensor([5.0 - 0.1 * step, 5.0, 5.0])  # the first row alone makes progress
+        search, over = trade.advance(search, torch.tensor([True, True, False]), objective, 40)
         ends.append(over.tolist())
-    assert [step for step, (_, over) in enumerate(ends) if over] == [5, 11, 17]  # every second step asks, twice in vain
-    assert [step for step, (over, _) in enumerate(ends) if over] == [19]
+    first, fooled, not_fooled = ([step for step, over in enumerate(ends) if over[row]] for row in range(3))
+    assert first == [39]
+    assert fooled == [9, 19, 29, 39]  # every second step asks: the first time there is nothing to compare with
+    assert not_fooled == [*range(3, 40, 4)]  # once in vain is enough
 
 
 def test_a_rise_between_two_checks_ends_nothing() -> None:
