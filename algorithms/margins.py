@@ -24,19 +24,20 @@ Size = Literal["l2", "l1"]  # norm of an input gradient
 class Slope(NamedTuple):
     """The gap between the true class and one rival, row by row."""
 
-    rival: int
-    gap: PerRow  # f_y - f_j; zero in the rows whose class is the rival
+    rival: Labels  # never the true class
+    gap: PerRow  # f_y - f_j
     gradient: Images  # of the gap for the input
 
 
 def slopes(logits: Logits, x: Images, y: Labels) -> Iterator[Slope]:
-    """The gap to each class, one after the other, so that no more than one gradient is kept. A backward pass each.
+    """The gap to each other class, one after the other, so that one gradient is kept at a time. A backward pass each.
 
     `logits` is what a network has made of `x`, which requires gradients. The graph stays.
     """
-    own = logits.gather(1, y.unsqueeze(1)).squeeze(1)
-    for rival in range(logits.shape[1]):
-        gap = own - logits[:, rival]
+    own = logits.gather(1, y.unsqueeze(1))
+    for distance in range(1, logits.shape[1]):
+        rival = (y + distance) % logits.shape[1]
+        gap = (own - logits.gather(1, rival.unsqueeze(1))).squeeze(1)
         (gradient,) = torch.autograd.grad(gap.sum(), x, retain_graph=True)
         yield Slope(rival, gap.detach(), gradient)
 
@@ -48,7 +49,7 @@ def steepest_rival(logits: Logits, x: Images, y: Labels, norm: Size) -> Labels:
     largest, rival = torch.full_like(logits[:, 0], -1.0), torch.zeros_like(y)
     for slope in slopes(logits, x, y):
         size = balls.size(slope.gradient, norm)
-        steeper = (size > largest) & (y != slope.rival)
+        steeper = size > largest
         largest, rival = torch.where(steeper, size, largest), torch.where(steeper, slope.rival, rival)
     return rival
 
@@ -57,7 +58,7 @@ def sensitivity(model: nn.Module, x: Images, y: Labels, norm: Size = "l2") -> Pe
     """The margin sensitivity, differentiable for the model's parameters. The model's mode is the caller's.
 
     The rival is chosen first, without a graph of its gradient: so it costs a forward pass, as many backward passes as
-    there are classes (none for two), one more with a graph, and the derivative of that one alone.
+    there are other classes (none for two), one more with a graph, and the derivative of that one alone.
     """
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -76,7 +77,7 @@ def nearest_boundary(logits: Logits, x: Images, y: Labels, norm: Literal["l2", "
     nearest, rival = torch.full_like(logits[:, 0], torch.inf).detach(), (y + 1) % logits.shape[1]
     for slope in slopes(logits, x, y):
         size = balls.dual(slope.gradient, norm)
-        distance = torch.where((size > 0) & (y != slope.rival), slope.gap.abs() / size, torch.inf)
+        distance = torch.where(size > 0, slope.gap.abs() / size, torch.inf)
         nearer = distance < nearest
         nearest, rival = torch.where(nearer, distance, nearest), torch.where(nearer, slope.rival, rival)
     return nearest, rival
@@ -85,8 +86,8 @@ def nearest_boundary(logits: Logits, x: Images, y: Labels, norm: Literal["l2", "
 def geometric_margin(model: nn.Module, x: Images, y: Labels, norm: Literal["l2", "linf"] = "l2") -> PerRow:
     """The distance to the nearest linearised boundary of class `y` in `norm`, negative where another is predicted.
 
-    A forward pass and a backward pass a class, in evaluation mode. Infinite where no gap depends on the input, and NaN
-    for a model that has no gradient for it.
+    A forward pass and a backward pass for each other class, in evaluation mode. Infinite where no gap depends on the
+    input, and NaN for a model that has no gradient for it.
     """
     with frozen(model), torch.enable_grad():
         x = x.detach().requires_grad_(True)

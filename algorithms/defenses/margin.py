@@ -30,7 +30,7 @@ class Margin(Defense):
     largest. A linear network learns what a multiclass support vector machine does. The sensitivity is of the network as
     it evaluates: no dropout in it, and batch norm by its running statistics, so that rows are independent.
 
-    The gradient of a gradient: a step costs as much as about 16 forward passes with ten classes (10 backward passes to
+    The gradient of a gradient: a step costs as much as about 15 forward passes with ten classes (9 backward passes to
     find the class, unless there are two). The work is in the loss, so with `train.exchange = "gradients"` attackers
     share it. Memory: activations of two passes and their gradients, about four times those of plain training, and a few
     images a row; no gradient is kept for each class. An l1 sensitivity weighs more: 0.01 there, 0.1 or more diverges.
