@@ -154,10 +154,10 @@ def primal_dual() -> list[Contest]:
 
 
 def along_the_boundary() -> list[Contest]:
-    """Attacks that begin at an image of a wrong class: ours at noise, theirs where DeepFool got to.
+    """Attacks that ask for nothing but the class, and begin at noise: ours at uniform, theirs at salt and pepper.
 
     Uniform noise, theirs if nothing is said, is one class to a robust network: rows of that class have no start.
     Foolbox's Brendel-Bethge is left out: its numba code compiles for longer than all other contests take.
     """
-    theirs = foolbox("BoundaryAttack", start="L2DeepFoolAttack", steps=1000)
+    theirs = foolbox("BoundaryAttack", start="SaltAndPepperNoiseAttack", steps=1000)
     return [Contest("Boundary-1000", Boundary(steps=1000), {"foolbox": theirs}, images=SLOW)]
