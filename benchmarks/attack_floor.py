@@ -152,10 +152,10 @@ def over_floor(name: str, attack: Attack, model: nn.Module, x: Tensor, y: Tensor
 def stopping_early(name: str, attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> Row:
     """An evaluation by an attack that fools most images soon, against all passes that it may make."""
     rng = torch.Generator().manual_seed(0)
-    ours = lambda: search(attack, model, x, y, rng=rng, policy="first success")  # noqa: E731
+    ours = partial(search, attack, model, x, y, rng=rng, policy="first success")
     every = [Pass(len(x), 1)] * attack.steps + [Pass(len(x), 0)]
     with frozen(model):
-        row = compare((f"{name}, stopping early", "all passes"), ours, lambda: replay(model, x, y, every), CPU, 3)
+        row = compare((f"{name}, stopping early", "all passes"), ours, partial(replay, model, x, y, every), CPU, 3)
     return dataclasses.replace(row, note=f"{ours().success.double().mean().item():.0%} fooled")
 
 

@@ -14,7 +14,7 @@ from algorithms.attacks.deepfool import DeepFool
 from algorithms.attacks.pgd import PGD
 from algorithms.search import search
 from benchmarks.__main__ import known
-from benchmarks.attack_floor import Recorder, over_floor, replay
+from benchmarks.attack_floor import Recorder, over_floor, replay, stopping_early
 from benchmarks.contests import Contest, budget, minimal
 from benchmarks.peers import Counter, compared, fight, ours, series, told
 from benchmarks.rivals import foolbox, installed
@@ -103,3 +103,11 @@ def test_fgsm_is_the_same_attack_everywhere() -> None:
     for row in rows:
         mine, theirs = row.note.split("; theirs ")
         assert mine.partition(",")[0] == theirs.partition(",")[0]
+
+
+def test_stopping_early_is_measured_against_all_passes() -> None:
+    model, x = small(), images(6)
+    wrong = (classes_of(model, x) + 1) % 4  # all fooled at the first look: one pass of 30
+    row = stopping_early("PGD", PGD(eps=0.1, step_size=0.05, steps=30), model, x, wrong)
+    assert row.note == "100% fooled"
+    assert row.ratio < 1
