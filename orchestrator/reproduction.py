@@ -257,9 +257,12 @@ def _value(column: Column, found: dict[Key, Figures], key: Key) -> float | None:
     if not values:
         return None
     value = TAKE[column.take](values[: max(1, round(column.until * len(values)))])
-    if not column.over:
+    beside = column.over or column.minus
+    if not beside:
         return value
-    other = _value(dataclasses.replace(column, over=""), found, (column.over, key[1]))
+    other = _value(dataclasses.replace(column, over="", minus=""), found, (beside, key[1]))
+    if column.minus:
+        return None if other is None else value - other
     return value / other if other else None
 
 

@@ -36,6 +36,7 @@ class Column:
     at: float = 0.0  # a radius at which "accuracy/ATTACK" is wanted; 0: the evaluation's. A list: a column each
     until: float = 1.0  # of those, the first so much: "60/120" with take = "last" is the one after epoch 60 of 120
     over: str = ""  # a row's title: the figure is divided by that row's with the same seed
+    minus: str = ""  # a row's title: that row's figure with the same seed is taken off
     scale: float = 1.0  # 100 makes per cent of a share
     decimals: int = 1
 
@@ -167,6 +168,9 @@ class Study:
         for column in self.columns:
             _known(f"columns: {column.title}", column.of, [TRAINING, *measured], "evaluation")
             _known(f"columns: {column.title}: over", column.over or rows[0], rows, "row")
+            _known(f"columns: {column.title}: minus", column.minus or rows[0], rows, "row")
+            if column.over and column.minus:
+                raise ValueError(f"columns: {column.title}: over or minus another row, not both")
             if column.at and not (column.of in self.evaluations and column.figure.startswith("accuracy/")):
                 raise ValueError(f"columns: {column.title}: at: a radius for an accuracy of an evaluation alone")
 
@@ -200,10 +204,12 @@ def load_study(path: str | Path) -> Study:
 def chosen(study: Study, wanted: tuple[str, ...]) -> Study:
     """The study with those rows alone that have one of these titles, or else begin so; without any, all rows.
 
-    Rows that others are divided by, or read by, stay. Raises ValueError for what no title is or begins with.
+    Rows that others are compared with, or read by, stay. Raises ValueError for what no title is or begins with.
     """
     titles = [row.title for row in study.rows]
-    needed = {column.over for column in study.columns} | {asked.reader for asked in study.labels.values()}
+    needed = {column.over or column.minus for column in study.columns} | {
+        asked.reader for asked in study.labels.values()
+    }
     kept = needed if wanted else set(titles)
     for one in wanted:
         found = {one} if one in titles else {title for title in titles if title.startswith(one)}

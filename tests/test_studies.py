@@ -31,7 +31,9 @@ def test_every_budget_of_every_study_has_recipes_that_can_be(path: Path) -> None
 def test_every_study_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its smallest budget, for the last of its models: training, evaluations, the table with figures."""
     whole = load_study(path)
-    beside = {evaluation.surrogate for evaluation in whole.evaluations.values()} | {c.over for c in whole.columns}
+    beside = {evaluation.surrogate for evaluation in whole.evaluations.values()} | {
+        column.over or column.minus for column in whole.columns
+    }
     beside |= {labelling.reader for labelling in whole.labels.values()}
     models = [row for row in whole.rows if row is whole.rows[-1] or row.title in beside]  # with those that it needs
     some = dataclasses.replace(whole, rows=tuple(models), budgets={"smoke": whole.budgets["smoke"]})

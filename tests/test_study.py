@@ -154,6 +154,8 @@ def test_changes_follow_one_another_study_row_budget_command_line(small: Path) -
         ("seeds = [3, 5]", "seeds = []", "one whole number or more"),
         ('take = "mean"', 'take = "average"', "'last', 'mean', 'total' or 'largest'"),
         ('take = "mean"', 'over = "plane"', "did you mean 'plain'"),
+        ('take = "mean"', 'minus = "plane"', "did you mean 'plain'"),
+        ('take = "mean"', 'over = "plain"\nminus = "plain"', "not both"),
         ('take = "mean"', "until = 0", "above 0 and at most 1"),
         ('take = "mean"', "at = 0.1", "a radius for an accuracy of an evaluation alone"),
         ('figure = "flags"', 'figure = "flags"\nat = 0.1', "a radius for an accuracy of an evaluation alone"),
@@ -248,6 +250,8 @@ def test_figures_of_a_part_of_the_training_and_beside_another_rows(small: Path) 
         "half way": Column(title="half way", figure="gap", until=0.5),
         "spent": Column(title="spent", figure="cost", take="total"),
         "saved": Column(title="saved", figure="cost", take="total", over="plain", scale=100),
+        "less": Column(title="less", figure="cost", take="total", minus="plain", scale=100),
+        "none": Column(title="none", figure="gap", minus="plain"),
     }
     study = dataclasses.replace(study, columns=tuple(columns.values()), rows=(study.rows[1], Line(title="plain")))
     found = {
@@ -259,6 +263,8 @@ def test_figures_of_a_part_of_the_training_and_beside_another_rows(small: Path) 
     entries = entries_of(study, study.rows[0], found, (3, 5))
     assert entries["spent"].ours == (4.0, 7.0)
     assert entries["saved"].ours == (50.0, 70.0)  # seed by seed, not of the means
+    assert entries["less"].ours == (-400.0, -300.0)
+    assert entries["none"].ours == pytest.approx((-0.3,))  # the other's was not measured for seed 5
     assert entries["half way"].ours == (0.4, 0.2)
     assert entries_of(study, study.rows[1], found, (3, 5))["half way"].ours == (0.8,)  # not measured for seed 5
 
