@@ -8,10 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from algorithms.attacks import Attack
+from algorithms.ode.solver import Solver
 from orchestrator.config import resolve
 from orchestrator.recipe import Recipe
+from workers import runtime
 from workers.datasets import Dataset
-from workers.messages import Work
+from workers.messages import Precision, Work
 
 # sections that no trained bit depends on
 IRRELEVANT = ("name", "workers", "validation", "convergence", "evaluation", "tracking")
@@ -32,7 +35,7 @@ def work_of(recipe: Recipe) -> Work:
         shard=recipe.train.shard,
         lag=recipe.train.lag,
         exchange=recipe.train.exchange,
-        precision=recipe.train.precision,
+        precision=precision_of(recipe),
         reduction=recipe.train.reduction,
         average=recipe.train.average,
         replays=recipe.train.replays,
@@ -41,6 +44,25 @@ def work_of(recipe: Recipe) -> Work:
         device=recipe.workers.device,
         threads=recipe.workers.threads,
     )
+
+
+def precision_of(recipe: Recipe) -> Precision:
+    """What examples are made in: as the recipe says, or what is quickest here if its plug-ins can do with it."""
+    if recipe.train.precision != "auto":
+        return recipe.train.precision
+    return "float32" if delicate(recipe.model) or delicate(recipe.defense) else runtime.quickest(recipe.workers.device)
+
+
+def delicate(part: object) -> bool:
+    """Whether bfloat16's three digits are too few for a plug-in, or for another one in it.
+
+    They are for attacks that look for the smallest norm, and end where two classes are level within them, and for
+    solvers whose steps follow an error that rounding drowns.
+    """
+    if (isinstance(part, Attack) and part.minimal) or (isinstance(part, Solver) and part.adaptive):
+        return True
+    inside = dataclasses.fields(part) if dataclasses.is_dataclass(part) else ()
+    return any(delicate(getattr(part, field.name)) for field in inside)
 
 
 def located(dataset: Dataset) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from orchestrator.evaluations.targets import Target
 from orchestrator.folders import RunFolder, locked, write_json
 from orchestrator.listener import Listener, Silent
 from orchestrator.loop import Loop
-from orchestrator.plan import digest_of, work_of
+from orchestrator.plan import digest_of, precision_of, work_of
 from orchestrator.recipe import Recipe, Tracking
 from orchestrator.recorder import STAGE, Recorder
 from orchestrator.reports import write_report
@@ -80,13 +81,21 @@ def train(recipe: Recipe | None = None, *, resume: str | None = None, listener: 
 
 
 def find_run(recipe: Recipe | None, resume: str | None) -> tuple[RunFolder, Recipe]:
-    """The folder to work in, and the recipe to follow."""
+    """The folder to work in, and the recipe to follow, its precision settled when the run began."""
     if resume is not None:
         found = RunFolder.find(resume, recipe.tracking.folder if recipe else Tracking().folder)
         return found, stored_recipe(found.recipe)
     if recipe is None:
         raise ValueError("train: a recipe, or the name of a run to resume")
-    return folder_for(recipe), recipe
+    folder = folder_for(recipe)
+    return folder, settled(recipe, folder)
+
+
+def settled(recipe: Recipe, folder: RunFolder) -> Recipe:
+    """The recipe with the precision that its run has begun with, on whatever machine, or that this machine gives it."""
+    begun = folder.recipe.exists() and recipe.train.precision == "auto"
+    precision = precision_of(stored_recipe(folder.recipe) if begun else recipe)
+    return dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, precision=precision))
 
 
 def folder_for(recipe: Recipe) -> RunFolder:
