@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 
@@ -105,6 +106,19 @@ def test_perturbing_weights_costs_the_loss_once_more() -> None:
     work = changed(model=Mlp(hidden=(10,)), defense=Standard(), weight_perturbation=0.01)
     attacker = Attacker(work)
     assert attacker.loss_passes(SHARD, runtime.snapshot(attacker.bench.network, 0))[0] == 2 * LEARNT / FORWARD
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_what_a_pass_frees_the_next_one_gets_without_the_kernel() -> None:
+    program = (
+        "import resource, torch; from workers import runtime\n"
+        "runtime.prepare('cpu', 1)\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def like_a_pass(): return [torch.ones(2**21) for _ in range(6)] and None\n"  # 48 MiB, 12,288 pages
+        "like_a_pass(), like_a_pass(); before = faults(); [like_a_pass() for _ in range(5)]\n"
+        "assert faults() - before < 5000, faults() - before"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_an_attacker_is_ready_without_the_compiler() -> None:
