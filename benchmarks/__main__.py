@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
+from workers import runtime
+
 HERE = Path(__file__).parent
 HELPERS = ("__init__", "__main__", "data", "measuring", "rivals")
 ON_REQUEST = ("peers",)  # run where it is named: it needs other packages, and many minutes
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the rows here")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
+    runtime.keep_memory()  # as in workers: what a pass waits for is then arithmetic
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, one thread"
     print(machine)
     found = {}
