@@ -17,14 +17,17 @@ from torch.nn import functional
 
 from algorithms import plugins
 from algorithms.defenses import Defense
+from algorithms.models.cnn4 import Cnn4
 from algorithms.modes import frozen
 from algorithms.tensors import Images, Labels
+from benchmarks.data import images, mnist
 from benchmarks.measuring import CPU, Row, compare
 from benchmarks.training import started, work_with
 from orchestrator.backend import Inline
 from orchestrator.catalogue import catalogue
 from orchestrator.loop import Loop
 from workers import runtime
+from workers.cache import open_split
 from workers.messages import Work
 
 STEPS = 2
@@ -59,19 +62,23 @@ def floor(model: nn.Module, batch: tuple[Images, Labels], passes: tuple[int, int
         torch.autograd.grad(loss, list(model.parameters()))
 
 
+def over_passes(what: str, work: Work) -> Row:
+    """Steps of a training against the passes that the last of them has counted."""
+    loop = started(work, Inline(work))
+    metrics = steps(loop)
+    backwards, forwards = (metrics.get(f"cost/{kind}_per_example", 0.0) for kind in ("backwards", "forwards"))
+    both, alone = round(backwards), max(0, round(forwards) - round(backwards))
+    split = open_split(work.dataset, "train")
+    model = runtime.arranged(work.model.build(split.shape, len(split.classes)))
+    batch = torch.rand(work.batch, *split.shape), torch.randint(0, len(split.classes), (work.batch,))
+    bare = partial(floor, model, batch, (both, alone), work.shard)
+    row = compare((f"training with {what}", "its passes alone"), partial(steps, loop), bare, CPU, 3)
+    return dataclasses.replace(row, note=f"{both} + {alone} passes an example")
+
+
 def run() -> list[Row]:
-    """A row a defense, with its defaults."""
-    rows = []
+    """A row a defense, with its defaults, on digits; and one of PGD-10 on MNIST, where it is."""
     interface: Any = Defense  # an abstract one
-    for name in catalogue("defenses"):
-        work = work_for(plugins.find(interface, name)())
-        loop = started(work, Inline(work))
-        metrics = steps(loop)
-        backwards, forwards = (metrics.get(f"cost/{kind}_per_example", 0.0) for kind in ("backwards", "forwards"))
-        both, alone = round(backwards), max(0, round(forwards) - round(backwards))
-        model = runtime.arranged(work.model.build((1, 8, 8), 10))
-        batch = torch.rand(work.batch, 1, 8, 8), torch.randint(0, 10, (work.batch,))
-        bare = partial(floor, model, batch, (both, alone), work.shard)
-        row = compare((f"training with {name}", "its passes alone"), partial(steps, loop), bare, CPU, 3)
-        rows.append(dataclasses.replace(row, note=f"{both} + {alone} passes an example"))
-    return rows
+    larger = dataclasses.replace(work_with(0), dataset=images(), model=Cnn4())
+    rows = [over_passes("adversarial, MNIST", larger)] if mnist() else []
+    return rows + [over_passes(name, work_for(plugins.find(interface, name)())) for name in catalogue("defenses")]
