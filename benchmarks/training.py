@@ -1,10 +1,16 @@
-"""Training end to end against a plain loop in one process: the same algorithm, batch, network and data."""
+"""Training end to end against a plain loop: the same algorithm, batch, network and data.
+
+The plain loop has a process of its own, where torch is as it comes: nothing forbidden, no memory kept, as in workers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +23,7 @@ from algorithms.models.cnn4 import Cnn4
 from algorithms.updates.sgd import SGD
 from benchmarks.attack_floor import bare_loop
 from benchmarks.data import images
-from benchmarks.measuring import CPU, WALL, Row, compare
+from benchmarks.measuring import CPU, WALL, Clock, Row, paired, seconds_of
 from orchestrator.backend import Backend, Inline, open_backend
 from orchestrator.checkpoints import Checkpoints
 from orchestrator.listener import Silent
@@ -90,43 +96,46 @@ def our_steps(loop: Loop, count: int) -> None:
         loop.step += 1
 
 
-def plain_on(work: Work, threads: int) -> None:
-    """The plain loop with so many of torch's own threads."""
-    before = torch.get_num_threads()
+def plain_seconds(work: Work, count: int, threads: int, clock: Clock) -> float:
+    """How long the plain loop takes with so many of torch's own threads."""
     torch.set_num_threads(threads)
-    try:
-        plain_steps(work, STEPS)
-    finally:
-        torch.set_num_threads(before)
+    return seconds_of(partial(plain_steps, work, count), clock)
 
 
-def inline(what: str, work: Work, count: int) -> list[Row]:
+def against(plain: Executor, work: Work, count: int, threads: int, clock: Clock) -> Callable[[], float]:
+    """The plain loop in its process, as a work that says how many seconds count."""
+    return lambda: plain.submit(plain_seconds, work, count, threads, clock).result()
+
+
+def inline(what: str, work: Work, count: int, plain: Executor) -> list[Row]:
     """In one process, examples in each precision, against the plain loop in float32; by the process's CPU time."""
     rows = []
     for precision in get_args(Precision):
         chosen = dataclasses.replace(work, precision=precision)
         loop = started(chosen, Inline(chosen))
         names = (f"{what}, inline, attacks in {precision}", "a plain loop in float32")
-        rows.append(compare(names, partial(our_steps, loop, count), partial(plain_steps, work, count), CPU, 3))
+        ours = partial(seconds_of, partial(our_steps, loop, count), CPU)
+        rows.append(paired(names, ours, against(plain, work, count, 1, CPU), 5))
     return rows
 
 
-def on_ray(work: Work, attackers: int, lag: int) -> list[Row]:
+def on_ray(work: Work, attackers: int, lag: int, plain: Executor) -> list[Row]:
     """On Ray against the plain loop with one thread and with two; by the clock."""
     rows = []
     with open_backend(Workers(attackers=attackers), work, Silent()) as backend:
         loop = started(dataclasses.replace(work, lag=lag), backend)
         for threads in (1, 2):
             names = (f"digits, {attackers} attackers, lag {lag}", f"a plain loop, threads: {threads}")
-            ours, theirs = partial(our_steps, loop, STEPS), partial(plain_on, work, threads)
-            rows.append(compare(names, ours, theirs, WALL, 3))
+            ours = partial(seconds_of, partial(our_steps, loop, STEPS), WALL)
+            rows.append(paired(names, ours, against(plain, work, STEPS, threads, WALL), 3))
     return rows
 
 
 def run() -> list[Row]:
     """One core against one core, then Ray's workers on two cores."""
     digits, other = work_with(0), images()
-    rows = inline("digits", digits, STEPS)
-    if not isinstance(other, Digits):
-        rows += inline("MNIST", work_with(0, dataset=other, width=Cnn4().width), 1)
-    return rows + [row for count in ATTACKERS for lag in (0, 1) for row in on_ray(digits, count, lag)]
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as plain:
+        rows = inline("digits", digits, STEPS, plain)
+        if not isinstance(other, Digits):
+            rows += inline("MNIST", work_with(0, dataset=other, width=Cnn4().width), 1, plain)
+        return rows + [row for count in ATTACKERS for lag in (0, 1) for row in on_ray(digits, count, lag, plain)]
