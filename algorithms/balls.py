@@ -126,12 +126,13 @@ def _project_l1(delta: Tensor, radius: Tensor) -> Tensor:
 
 
 def _keep_largest(delta: Tensor, count: Tensor) -> Tensor:
-    """Projection on the l0 ball: the `count` largest entries stay; of equal ones, the first.
+    """Projection on the l0 ball: the `count` largest entries stay, none for NaN; of equal ones, the first.
 
     Only as many entries as stay are sorted: for few of them that is much faster than to sort all.
     """
     flat = delta.flatten(1)
-    size, counts = flat.abs(), count.clamp(0, flat.shape[1]).ceil().long().reshape(-1, 1).expand(len(flat), 1)
+    size, whole = flat.abs(), count.nan_to_num().clamp(0, flat.shape[1]).ceil().long()
+    counts = whole.reshape(-1, 1).expand(len(flat), 1)
     largest = size.topk(max(1, int(counts.max())), dim=1).values
     last = largest.gather(1, (counts - 1).clamp_min(0))  # of those that stay, the smallest
     above, equal = (torch.empty_like(size, dtype=torch.float32) for _ in range(2))
