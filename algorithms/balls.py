@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from algorithms.streams import Streams
-from algorithms.tensors import Images, PerRow, per_row
+from algorithms.tensors import Images, PerRow, ones_where, per_row
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 Geometry = Literal["linf", "l2", "l1", "l0", "wasserstein"]  # what a radius is of; the last: `algorithms.transport`
@@ -30,7 +30,7 @@ def size(delta: Images, norm: Norm) -> PerRow:
     if norm == "l1":
         return flat.abs().sum(1)
     if norm == "l0":
-        return torch.ne(flat.detach(), 0, out=torch.empty_like(flat)).sum(1)  # ones and zeros: four times as fast
+        return ones_where(torch.ne, flat.detach(), 0).sum(1)
     sizes: Tensor = torch.linalg.vector_norm(flat, ORDER[norm], dim=1)
     return sizes
 
@@ -79,7 +79,7 @@ def sparse_step(gradient: Images, kept: Radius) -> Images:
     size = flat.abs()
     largest = size.topk(int(counts.max()), dim=1).values
     threshold = largest.gather(1, counts.expand(len(flat)).unsqueeze(1) - 1)
-    step = flat.sign() * torch.ge(size, threshold, out=torch.empty_like(size))
+    step = flat.sign() * ones_where(torch.ge, size, threshold)
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
 
@@ -137,5 +137,5 @@ def _keep_largest(delta: Tensor, count: Tensor) -> Tensor:
     last = largest.gather(1, (counts - 1).clamp_min(0))  # of those that stay, the smallest
     above, equal = (torch.empty_like(size, dtype=torch.float32) for _ in range(2))
     torch.gt(size, last, out=above), torch.eq(size, last, out=equal)
-    first = torch.le(equal.cumsum(1), counts - above.sum(1, keepdim=True), out=torch.empty_like(above))
+    first = ones_where(torch.le, equal.cumsum(1), counts - above.sum(1, keepdim=True))
     return (flat * (above + equal * first).to(flat.dtype)).view_as(delta)

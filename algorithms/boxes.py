@@ -12,7 +12,7 @@ from torch import Tensor
 
 from algorithms import balls
 from algorithms.balls import Norm
-from algorithms.tensors import Images, PerRow, per_row
+from algorithms.tensors import Images, PerRow, ones_where, per_row
 
 _TINY = 1e-30  # keeps a division by zero finite where its result is not used
 _ROUNDS = 40  # of Newton's method at most; it ends by itself after five or so
@@ -20,7 +20,7 @@ _ROUNDS = 40  # of Newton's method at most; it ends by itself after five or so
 
 def room(x: Images, direction: Images) -> Images:
     """How far each pixel can go in its `direction`, of which only the sign counts."""
-    return torch.lerp(x, 1 - x, torch.gt(direction, 0, out=torch.empty_like(x)))  # by ones and zeros: quicker
+    return torch.lerp(x, 1 - x, ones_where(torch.gt, direction, 0))
 
 
 def project(x: Images, delta: Images, norm: Norm, eps: float) -> Images:
@@ -63,7 +63,7 @@ def _project_l1(x: Images, delta: Images, eps: float) -> Images:
     found its own waits for the others.
     """
     size, most = delta.abs().flatten(1), room(x, delta).flatten(1)
-    above, below = torch.empty_like(size), torch.empty_like(size)  # masks of ones and zeros: quicker than booleans
+    above, below = torch.empty_like(size), torch.empty_like(size)  # of ones and zeros, as `ones_where` gives them
     low, high = torch.zeros_like(size[:, :1]), size.amax(1, keepdim=True)
     shift, before, close = low, low + torch.inf, 32 * torch.finfo(size.dtype).eps * eps
     for _ in range(_ROUNDS):

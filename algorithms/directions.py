@@ -6,14 +6,14 @@ import torch
 
 from algorithms import balls
 from algorithms.search import Problem
-from algorithms.tensors import Images, per_row
+from algorithms.tensors import Images, ones_where, per_row
 
 
 def movable(gradient: Images, x_adv: Images) -> Images:
     """The gradient where a step along it can go: zero where a pixel is at 0 or 1 and is pushed further out."""
     most = torch.finfo(gradient.dtype).max
-    low = -most * torch.gt(x_adv, 0, out=torch.empty_like(gradient))  # bounds of zero, or none to speak of
-    high = most * torch.lt(x_adv, 1, out=torch.empty_like(gradient))
+    low = -most * ones_where(torch.gt, x_adv, 0)  # bounds of zero, or none to speak of
+    high = most * ones_where(torch.lt, x_adv, 1)
     return torch.minimum(torch.maximum(gradient, low), high)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from algorithms.balls import Radius
-from algorithms.tensors import Images, per_row
+from algorithms.tensors import Images, ones_where, per_row
 
 Box = tuple[Images, Images]  # lowest and highest perturbation of each entry
 PixelRule = Literal["l2", "max"]
@@ -57,7 +57,7 @@ def l2(x: Images, strength: Radius, *, weight: Images | None = None, box: Box | 
     """
     shift = _rows(strength, x)
     mass = torch.ones_like(x) if weight is None else weight
-    pull = mass * x * torch.gt(_reach(x, box), 0, out=torch.empty_like(x))
+    pull = mass * x * ones_where(torch.gt, _reach(x, box), 0)
     nonzero = _length(pull, x) > shift
     if weight is None and box is None:
         return torch.where(nonzero, x * (1 - shift / _length(x, x).clamp_min(_TINY)), 0)
@@ -129,8 +129,8 @@ def two_thirds(x: Images, strength: Radius, *, weight: Images | None = None, box
     if box is None:
         return u
     cut = _clip(u, box)
-    whole = torch.eq(cut, u, out=torch.empty_like(u))
-    saves = torch.gt(_saved(x, cut, None).clamp_min(0) ** 3, cube * cut**2, out=torch.empty_like(u))
+    whole = ones_where(torch.eq, cut, u)
+    saves = ones_where(torch.gt, _saved(x, cut, None).clamp_min(0) ** 3, cube * cut**2)
     return cut * torch.maximum(whole, saves)
 
 
@@ -160,7 +160,7 @@ def _reach(x: Images, box: Box | None) -> Images:
     """How far from zero the box lets each entry go on the side of `x`."""
     if box is None:
         return torch.full_like(x, torch.inf)
-    return torch.lerp(-box[0], box[1], torch.gt(x, 0, out=torch.empty_like(x)))  # quicker than a choice by booleans
+    return torch.lerp(-box[0], box[1], ones_where(torch.gt, x, 0))
 
 
 def _clip(x: Images, box: Box | None) -> Images:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from algorithms.tensors import Images, Mask, PerRow, per_row
+from algorithms.tensors import Images, Mask, PerRow, ones_where, per_row
 
 Pairs = Float[Tensor, "batch kept channels height width"]
 
@@ -41,8 +41,8 @@ def remember(memory: Memory, move: Images, turn: Images, rows: Mask) -> Memory:
 
 def free(x: Images, gradient: Images) -> Images:
     """One for entries that a descent may move, zero for those at 0 or 1 which it would push out of the box."""
-    low, high = torch.le(x, 0, out=torch.empty_like(x)), torch.ge(x, 1, out=torch.empty_like(x))
-    up, down = torch.lt(gradient, 0, out=torch.empty_like(x)), torch.gt(gradient, 0, out=torch.empty_like(x))
+    low, high = ones_where(torch.le, x, 0), ones_where(torch.ge, x, 1)
+    up, down = ones_where(torch.lt, gradient, 0), ones_where(torch.gt, gradient, 0)
     return 1 - (low * down + high * up)
 
 

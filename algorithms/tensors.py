@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 
@@ -17,3 +20,12 @@ Rows = Shaped[Tensor, "batch ..."]  # anything with one entry an example
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """`values` (batch,) with the trailing axes of `like`, so that it broadcasts over its rows."""
     return values.view(-1, *([1] * (like.dim() - 1)))
+
+
+def ones_where(relation: Callable[..., Tensor], left: Tensor, right: Tensor | float) -> Tensor:
+    """Ones where a relation (`torch.gt`, `torch.eq` ...) holds and zeros elsewhere, with the type of `left`.
+
+    Sums of them, products with them and `torch.lerp` by them are up to four times as quick as booleans. No gradient
+    goes through.
+    """
+    return relation(left, right, out=torch.empty_like(left))

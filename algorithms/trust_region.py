@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from algorithms.balls import Norm
-from algorithms.tensors import Images, PerRow
+from algorithms.tensors import Images, PerRow, ones_where
 
 Entries = Float[Tensor, "batch entries"]
 Column = Float[Tensor, "batch 1"]
@@ -137,7 +137,7 @@ def _l2(region: Region, share: Column, far: Column, multiplier: Column) -> Found
     def entry(slope: Entries) -> tuple[Entries, Entries]:
         wanted = pulled + slope
         step = wanted.clamp(region.low, region.high)
-        return step, torch.eq(step, wanted, out=torch.empty_like(step))
+        return step, ones_where(torch.eq, step, wanted)
 
     return _on_plane(region, entry, multiplier)
 
@@ -148,8 +148,8 @@ def _l1(region: Region, share: Column, far: Column, multiplier: Column) -> Found
     def entry(slope: Entries) -> tuple[Entries, Entries]:
         wanted = region.goal.clamp(slope - reach, slope + reach)
         step = wanted.clamp(region.low, region.high)
-        inside = torch.eq(step, wanted, out=torch.empty_like(step))
-        return step, inside * torch.ne(step, region.goal, out=torch.empty_like(step))
+        inside = ones_where(torch.eq, step, wanted)
+        return step, inside * ones_where(torch.ne, step, region.goal)
 
     return _on_plane(region, entry, multiplier)
 
@@ -166,11 +166,11 @@ def _l0(region: Region, share: Column, far: Column, multiplier: Column) -> Found
     def entry(slope: Entries) -> tuple[Entries, Entries]:
         moved = slope.clamp(region.low, region.high)
         saved = (region.goal - slope) ** 2 - (moved - slope) ** 2
-        gone = torch.gt(saved, worth, out=torch.empty_like(slope))
-        return torch.lerp(region.goal, moved, gone), gone * torch.eq(moved, slope, out=torch.empty_like(slope))
+        gone = ones_where(torch.gt, saved, worth)
+        return torch.lerp(region.goal, moved, gone), gone * ones_where(torch.eq, moved, slope)
 
     dual = _on_plane(region, entry, multiplier, narrow=1e-2)  # it may jump over the plane
-    back = torch.eq(dual.step, region.goal, out=torch.empty_like(dual.step))
+    back = ones_where(torch.eq, dual.step, region.goal)
     low, high = torch.lerp(region.low, region.goal, back), torch.lerp(region.high, region.goal, back)
     return _on_plane(region, _between(low, high), dual.multiplier, (low, high))._replace(multiplier=dual.multiplier)
 
@@ -180,11 +180,11 @@ RULES: dict[Norm, Callable[[Region, Column, Column, Column], Found]] = {"l2": _l
 
 def _between(low: Entries, high: Entries) -> Entry:
     """The slope, clipped."""
-    wide = torch.lt(low, high, out=torch.empty_like(low))
+    wide = ones_where(torch.lt, low, high)
 
     def entry(slope: Entries) -> tuple[Entries, Entries]:
         step = slope.clamp(low, high)
-        return step, wide * torch.eq(step, slope, out=torch.empty_like(step))
+        return step, wide * ones_where(torch.eq, step, slope)
 
     return entry
 

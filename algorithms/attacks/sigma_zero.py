@@ -10,7 +10,7 @@ import torch
 from algorithms import annealing, balls, checks, moments
 from algorithms.attacks import Attack
 from algorithms.search import Problem
-from algorithms.tensors import Images, PerRow, per_row
+from algorithms.tensors import Images, PerRow, ones_where, per_row
 
 
 class Sparse(NamedTuple):
@@ -69,7 +69,7 @@ class SigmaZero(Attack):
         delta = (state.x_adv - length * direction / scale).clamp(0, 1) - problem.x
         moved = self.threshold_rate * following
         threshold = (state.threshold + torch.where(fooled, moved, -moved)).clamp(0, 1)
-        kept = delta * torch.ge(delta.abs(), per_row(threshold, delta), out=torch.empty_like(delta))
+        kept = delta * ones_where(torch.ge, delta.abs(), per_row(threshold, delta))
         return Sparse((problem.x + kept).clamp(0, 1), mean, square, threshold)
 
     def _length(self, k: int) -> float:
