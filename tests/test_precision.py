@@ -65,6 +65,15 @@ def test_the_machine_decides(
     assert runtime.quickest(device) == expected
 
 
+def test_workers_with_other_instructions_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = set()
+    for instructions, capability in (([], "AVX2"), ([], "AVX512"), (["avx512_bf16"], "AVX512")):
+        machine(monkeypatch, *instructions)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda known=capability: known)
+        found.add(runtime.fingerprint(torch.device("cpu")))
+    assert len(found) == 3
+
+
 def test_a_recipe_that_says_it_is_followed_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     choices: tuple[Precision, ...] = ("float32", "bfloat16")
     for instructions in ([], ["avx512_bf16"]):

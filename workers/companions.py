@@ -39,8 +39,8 @@ def accompanied(bench: Bench, attack: Attack | None, surrogate: Surrogate | None
 
 def built(bench: Bench, surrogate: Surrogate) -> nn.Module:
     """The surrogate's network, for the images and on the device of the bench."""
-    network = runtime.build(surrogate.model, bench.split.shape, len(bench.split.classes), bench.work.seed)
-    network.to(bench.device)
+    fresh = runtime.build(surrogate.model, bench.split.shape, len(bench.split.classes), bench.work.seed)
+    network = runtime.arranged(fresh.to(bench.device))
     runtime.load(network, surrogate.snapshot)
     return network
 

@@ -66,8 +66,14 @@ def keep_memory() -> None:
 
 def fingerprint(device: torch.device) -> Fingerprint:
     """This process's: unlike workers must not share a deterministic run."""
-    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return Fingerprint(torch.__version__, kind, torch.get_num_threads())
+
+
+def _processor() -> str:
+    """The processor's kind and the instructions that torch's kernels go by."""
+    half = "with" if quickest("cpu") == "bfloat16" else "without"
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, {half} bfloat16"
 
 
 def build(model: Model, shape: Shape, classes: int, seed: int) -> nn.Module:
@@ -114,7 +120,7 @@ def load(model: nn.Module, taken: Snapshot) -> None:
 
 
 def arranged(model: nn.Module) -> nn.Module:
-    """The model with the channels of its convolutions last in memory, in which processors and GPUs are quicker."""
+    """The model, made quick: channels of convolutions last in memory, gradients for pixels by `PixelConv2d`."""
     convolution.quicken(model.modules())
     return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload] # left out of the stub
 
