@@ -55,7 +55,7 @@ def _fits(layer: nn.Conv2d) -> bool:
 
 
 def _convolve(images: Images, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
-    """A node for the weights' gradient and one for the images', so that only the one that is asked for is computed."""
+    """The weights' gradient has a node of its own, so that whoever asks for the images' alone does not compute it."""
     found: Tensor = _applied(_Weighed, weight, bias, [images], grid)
     return _applied(_Moved, found, images, [weight], grid) if images.requires_grad else found
 
@@ -111,10 +111,9 @@ class _Spread(Function):
         ctx.grid = grid
         rows = weight.flatten(1).t().expand(len(gradient), -1, -1)
         columns = torch.bmm(rows, gradient.flatten(2))
-        if columns.dtype == torch.bfloat16:
-            columns = columns.float()  # sums of shifts are, in bfloat16, neither exact nor quick
+        summed = torch.promote_types(columns.dtype, torch.float32)  # in bfloat16 sums are neither exact nor quick
         kernel = (weight.shape[2], weight.shape[3])
-        return functional.fold(columns, shape[2:], kernel, 1, grid.padding, grid.stride).to(gradient.dtype)
+        return functional.fold(columns.to(summed), shape[2:], kernel, 1, grid.padding, grid.stride).to(gradient.dtype)
 
     @staticmethod
     def backward(ctx: Any, change: Images) -> tuple[Tensor | None, Tensor | None, None, None]:
