@@ -117,10 +117,3 @@ def test_workers_have_it_in_either_precision() -> None:
     model = runtime.arranged(LeNet5().build((1, 28, 28), 10))
     for opponent in (model, runtime.lowered(model, "bfloat16")):
         assert [type(one) for one in opponent.modules() if isinstance(one, nn.Conv2d)] == [PixelConv2d, nn.Conv2d]
-
-
-def test_names_of_weights_stay() -> None:
-    layer = nn.Conv2d(1, 4, 3)
-    twin = quick(layer)
-    twin.load_state_dict(layer.state_dict())
-    assert twin.state_dict().keys() == layer.state_dict().keys()
