@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from algorithms import plugins
+from algorithms import blocks, plugins
 from algorithms.models import Model, Shape
 from algorithms.models.cnn4 import Cnn4
 from algorithms.models.cnn8 import Cnn8
@@ -78,20 +79,21 @@ def test_number_of_parameters(model: Model, shape: Shape, classes: int, count: i
     assert sum(p.numel() for p in sketched(model, shape, classes).parameters()) == count
 
 
-CONV, DENSE, POOL = ["Conv2d", "ReLU"], ["Linear", "ReLU"], ["MaxPool2d"]
-NORMED = ["Conv2d", "BatchNorm2d", "ReLU"]
+CONV, DENSE, NORMED = ["Conv2d", "ReLU"], ["Linear", "ReLU"], ["Conv2d", "BatchNorm2d"]
+POOL = ["MaxPool2d", "ReLU"]
+POOLED, PAIR = ["Conv2d", *POOL], [*NORMED, "ReLU", *NORMED, *POOL]
 
 
 @pytest.mark.parametrize(
     ("model", "shape", "layers"),
     [
         (Cnn4(), MNIST, 2 * (NORMED + POOL) + ["Flatten", *DENSE, "Linear"]),
-        (Cnn8(), CIFAR, 3 * (2 * NORMED + POOL) + ["Flatten", "Linear", "BatchNorm1d", "ReLU", "Linear"]),
+        (Cnn8(), CIFAR, 3 * PAIR + ["Flatten", "Linear", "BatchNorm1d", "ReLU", "Linear"]),
         (Cnn9(), CIFAR, 8 * CONV + ["Flatten", *DENSE, "Linear"]),
-        (MadryCnn(), MNIST, 2 * (CONV + POOL) + ["Flatten", *DENSE, "Linear"]),
+        (MadryCnn(), MNIST, 2 * POOLED + ["Flatten", *DENSE, "Linear"]),
         (WongMnist(), MNIST, 2 * CONV + ["Flatten", *DENSE, "Linear"]),
-        (LeNet5(), MNIST, 2 * (CONV + POOL) + ["Flatten", *DENSE, "Linear"]),
-        (LeNet5(dropout=0.5), MNIST, 2 * (CONV + POOL) + ["Flatten", "Dropout", *DENSE, "Dropout", "Linear"]),
+        (LeNet5(), MNIST, 2 * POOLED + ["Flatten", *DENSE, "Linear"]),
+        (LeNet5(dropout=0.5), MNIST, 2 * POOLED + ["Flatten", "Dropout", *DENSE, "Dropout", "Linear"]),
         (Mlp(), MNIST, ["Flatten", *3 * DENSE, "Linear"]),
         (Mlp(hidden=(20,), dropout=0.5), MNIST, ["Flatten", *DENSE, "Dropout", "Linear"]),
         (
@@ -106,6 +108,18 @@ NORMED = ["Conv2d", "BatchNorm2d", "ReLU"]
 )
 def test_layers_are_those_of_the_paper(model: Model, shape: Shape, layers: list[str]) -> None:
     assert [type(layer).__name__ for layer in sketched(model, shape).children()] == layers
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_pooling_before_the_relu_has_the_same_bits_as_the_papers_order(batch_norm: bool) -> None:
+    convolution, norm = blocks.normalised(1, 8)
+    x = functional.pad(pixels((1, 20, 20)), (4, 4, 4, 4)).requires_grad_(True)  # borders where all of a window tie
+    found = []
+    for order in (blocks.pooled(), blocks.pooled()[::-1]):
+        result = nn.Sequential(convolution, *([norm] if batch_norm else []), *order)(x)
+        found.append((result, *torch.autograd.grad(result.pow(2).sum(), (x, convolution.weight))))
+    assert 0 < torch.count_nonzero(found[0][0]) < found[0][0].numel()
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -34,10 +34,8 @@ class Cnn4(Model):
         blocks.needs("cnn4", shape, 4)
         return nn.Sequential(
             *self.normalisation.layers(shape),
-            *blocks.normalised(shape[0], self.width),
-            nn.MaxPool2d(2),
-            *blocks.normalised(self.width, 2 * self.width),
-            nn.MaxPool2d(2),
+            *(*blocks.normalised(shape[0], self.width), *blocks.pooled()),
+            *(*blocks.normalised(self.width, 2 * self.width), *blocks.pooled()),
             nn.Flatten(),
             nn.Linear(2 * self.width * (shape[1] // 4) * (shape[2] // 4), self.hidden),
             nn.ReLU(),

@@ -38,7 +38,8 @@ class Cnn8(Model):
         blocks.needs("cnn8", shape, 8)
         layers, channels = self.normalisation.layers(shape), shape[0]
         for width in self.widths:
-            layers += [*blocks.normalised(channels, width), *blocks.normalised(width, width), nn.MaxPool2d(2)]
+            layers += [*blocks.normalised(channels, width), nn.ReLU()]
+            layers += [*blocks.normalised(width, width), *blocks.pooled()]
             channels = width
         return nn.Sequential(
             *layers,

@@ -35,8 +35,8 @@ class LeNet5(Model):
         height, breadth = (((side - 4) // 2 - 4) // 2 for side in shape[1:])
         network = nn.Sequential(
             *self.normalisation.layers(shape),
-            *(nn.Conv2d(shape[0], 32, 5), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 5), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(shape[0], 32, 5), *blocks.pooled()),
+            *(nn.Conv2d(32, 64, 5), *blocks.pooled()),
             nn.Flatten(),
             *blocks.dropout(self.dropout),
             *(nn.Linear(64 * height * breadth, 512), nn.ReLU()),

@@ -31,8 +31,8 @@ class MadryCnn(Model):
         blocks.needs("madry_cnn", shape, 4)
         return nn.Sequential(
             *self.normalisation.layers(shape),
-            *(nn.Conv2d(shape[0], self.width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(self.width, 2 * self.width, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(shape[0], self.width, 5, padding=2), *blocks.pooled()),
+            *(nn.Conv2d(self.width, 2 * self.width, 5, padding=2), *blocks.pooled()),
             nn.Flatten(),
             *(nn.Linear(2 * self.width * (shape[1] // 4) * (shape[2] // 4), self.hidden), nn.ReLU()),
             nn.Linear(self.hidden, classes),
