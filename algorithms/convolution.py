@@ -55,9 +55,9 @@ def _fits(layer: nn.Conv2d) -> bool:
 
 
 def _convolve(images: Images, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
-    """The weights' gradient has a node of its own, so that whoever asks for the images' alone does not compute it."""
+    """The gradients for weights and for images have nodes of their own, so that only what is asked for is computed."""
     found: Tensor = _applied(_Weighed, weight, bias, [images], grid)
-    return _applied(_Moved, found, images, [weight], grid) if images.requires_grad else found
+    return _applied(_Joined, found, _applied(_Moved, images, [weight, found], grid)) if images.requires_grad else found
 
 
 def _applied(node: type[Function], *values: Any) -> Tensor:
@@ -87,19 +87,32 @@ class _Weighed(Function):
 
 
 class _Moved(Function):
-    """The convolution that was `found`, as a function of images. `weight` stands in a list."""
+    """Nothing, in the shape of the convolution that was found, as a function of images: it has their gradient."""
 
     @staticmethod
-    def forward(ctx: Any, found: Tensor, images: Images, weight: list[Tensor], grid: Grid) -> Tensor:
-        ctx.mark_dirty(found)  # or it counted as a view, which a ReLU in place may not change
-        ctx.save_for_backward(*weight)
+    def forward(ctx: Any, images: Images, others: list[Tensor], grid: Grid) -> Tensor:
+        weight, found = others
+        ctx.save_for_backward(weight)
         ctx.shape, ctx.grid = images.shape, grid
+        return found.new_zeros(()).expand_as(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Images, None, None]:
+        (weight,) = ctx.saved_tensors
+        return _applied(_Spread, gradient, weight, ctx.shape, ctx.grid), None, None
+
+
+class _Joined(Function):
+    """The convolution that was found, without an addition of the nothing that depends on images."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, nothing: Tensor) -> Tensor:
+        ctx.mark_dirty(found)  # or it counted as a view, which a ReLU in place may not change
         return found
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Images, None, None]:
-        (weight,) = ctx.saved_tensors
-        return gradient, _applied(_Spread, gradient, weight, ctx.shape, ctx.grid), None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient
 
 
 class _Spread(Function):
