@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn import functional
 
+from algorithms.gradients import applied
 from algorithms.tensors import Images
 
 
@@ -56,13 +57,8 @@ def _fits(layer: nn.Conv2d) -> bool:
 
 def _convolve(images: Images, weight: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
     """The gradients for weights and for images have nodes of their own, so that only what is asked for is computed."""
-    found: Tensor = _applied(_Weighed, weight, bias, [images], grid)
-    return _applied(_Joined, found, _applied(_Moved, images, [weight, found], grid)) if images.requires_grad else found
-
-
-def _applied(node: type[Function], *values: Any) -> Tensor:
-    result: Tensor = node.apply(*values)
-    return result
+    found: Tensor = applied(_Weighed, weight, bias, [images], grid)
+    return applied(_Joined, found, applied(_Moved, images, [weight, found], grid)) if images.requires_grad else found
 
 
 class _Weighed(Function):
@@ -99,7 +95,7 @@ class _Moved(Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Images, None, None]:
         (weight,) = ctx.saved_tensors
-        return _applied(_Spread, gradient, weight, ctx.shape, ctx.grid), None, None
+        return applied(_Spread, gradient, weight, ctx.shape, ctx.grid), None, None
 
 
 class _Joined(Function):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.autograd import Function
 
 from algorithms.tensors import Images, Logits, PerRow
 
@@ -53,3 +54,9 @@ def differentiate(value: PerRow, x: Images, *, again: bool = False) -> Images:
     if gradient is None:
         raise ValueError("the model's output does not depend on its input: there is nothing to attack")
     return gradient
+
+
+def applied(node: type[Function], *values: Any) -> Tensor:
+    """What the function makes of the values, as a node of autograd's graph; torch's stub leaves it untyped."""
+    result: Tensor = node.apply(*values)
+    return result

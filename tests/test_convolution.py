@@ -72,6 +72,19 @@ def test_a_gradient_for_pixels_computes_none_for_weights(monkeypatch: pytest.Mon
         torch.autograd.grad(twin(x).sum(), twin.weight)
 
 
+def test_a_gradient_for_weights_computes_none_for_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    twin, x = quick(nn.Conv2d(1, 3, 3)), drawn(2, 1, 6, 6, dtype=torch.float32)
+    (slope,) = torch.autograd.grad(twin(x).square().sum(), x, create_graph=True)
+
+    def refused(*_: Any) -> Tensor:
+        raise AssertionError("a gradient for pixels")
+
+    monkeypatch.setattr("torch.nn.functional.fold", refused)
+    torch.autograd.grad(slope.square().sum(), twin.weight, retain_graph=True)
+    with pytest.raises(AssertionError, match="a gradient for pixels"):
+        torch.autograd.grad(slope.square().sum(), x)
+
+
 def test_training_on_fixed_images_has_the_bits_of_torch() -> None:
     layer = nn.Conv2d(3, 8, 3)
     twin, x = quick(layer), drawn(4, 3, 9, 9, dtype=torch.float32).detach()

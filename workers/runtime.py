@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from algorithms import convolution
+from algorithms import convolution, pooling
 from algorithms.models import Model, Shape
 from algorithms.team import Companions
 from workers.messages import Precision, Snapshot, Work
@@ -120,8 +120,9 @@ def load(model: nn.Module, taken: Snapshot) -> None:
 
 
 def arranged(model: nn.Module) -> nn.Module:
-    """The model, made quick: channels of convolutions last in memory, gradients for pixels by `PixelConv2d`."""
-    convolution.quicken(model.modules())
+    """The model, made quick: channels of convolutions last in memory, and layers with quick derivatives."""
+    for layers in (convolution, pooling):
+        layers.quicken(model.modules())
     return model.to(memory_format=torch.channels_last)  # type: ignore[no-any-return,call-overload] # left out of the stub
 
 
