@@ -20,7 +20,7 @@ from algorithms.updates.sgd import SGD
 from workers.augmentation import Augmentation
 from workers.datasets import Dataset
 from workers.datasets.digits import Digits
-from workers.messages import Reduction
+from workers.messages import Exchange, Reduction
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a run, which becomes the name of a folder
 Choice = Literal["auto", "float32", "bfloat16"]  # auto: see `orchestrator.plan.precision_of`
@@ -36,7 +36,7 @@ class Train:
     replays: int = 1  # steps in a row with the same batch; an epoch has so many times more of them
     shard: int = 32  # examples a shard, which one attacker works on at a time; divides the batch
     lag: int = 0  # attacks see parameters exactly this many updates old
-    exchange: Literal["examples", "gradients"] = "examples"  # what attackers send back
+    exchange: Exchange = "examples"  # what attackers send back
     precision: Choice = "float32"  # of passes that make examples; all else is float32. auto: bfloat16 where it serves
     reduction: Reduction = "tree"  # of several trainers' gradients; all-reduce: fewer bytes, other bits for each number
     average: float = 0.0  # decay of the moving average of weights, which is then the model; 0: none

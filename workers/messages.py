@@ -16,6 +16,7 @@ from workers.datasets import Dataset
 
 Precision = Literal["float32", "bfloat16"]
 Reduction = Literal["tree", "all-reduce"]
+Exchange = Literal["examples", "gradients"]
 
 
 @final
@@ -37,7 +38,7 @@ class Work:
     batch: int
     shard: int
     lag: int
-    exchange: Literal["examples", "gradients"]
+    exchange: Exchange
     precision: Precision  # of the passes that make examples
     reduction: Reduction  # how several trainers add up gradients
     average: float  # decay of the moving average of weights; 0: none
