@@ -20,7 +20,7 @@ from workers.datasets.digits import Digits
 from workers.messages import Exchange, Work
 
 STEPS = {"digits": 5, "MNIST": 2}  # that are timed together
-PAIRS, PAUSE = 5, 3.0  # seconds, in which attackers finish what `lag` let them begin
+PAIRS, PAUSE = 3, 3.0  # seconds, in which attackers finish what `lag` let them begin
 ROOM = Workers(attackers=4)  # with the trainer's, CPUs for all of both
 
 
