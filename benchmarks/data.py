@@ -9,13 +9,18 @@ from workers.datasets import Dataset
 from workers.datasets.digits import Digits
 from workers.datasets.parquet import Parquet
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data" / "mnist"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def folder(name: str) -> str:
+    """What BENCHMARK_MNIST or BENCHMARK_CIFAR10 names, or the data beside the project; empty where neither is there."""
+    found = Path(os.environ.get(f"BENCHMARK_{name.upper()}") or BESIDE / name)
+    return str(found) if found.is_dir() else ""
 
 
 def mnist() -> str:
-    """The folder that BENCHMARK_MNIST names, or the shared data beside the project; empty where neither is there."""
-    folder = Path(os.environ.get("BENCHMARK_MNIST") or BESIDE)
-    return str(folder) if folder.is_dir() else ""
+    """The folder of MNIST, if there is one."""
+    return folder("mnist")
 
 
 def images() -> Dataset:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from algorithms.attacks.pgd import PGD
@@ -38,6 +39,8 @@ from workers.messages import Precision, Work
 WIDTH = 48  # of cnn4's first convolution: shards then take some tenths of a second
 STEPS = 5  # that are timed together: an epoch of digits
 ATTACKERS = (1, 2, 4)
+
+Maker = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of adversarial examples, for a plain loop
 
 
 def work_with(lag: int, precision: Precision = "float32", dataset: Dataset = Digits(), width: int = WIDTH) -> Work:  # noqa: B008
@@ -63,22 +66,26 @@ def work_with(lag: int, precision: Precision = "float32", dataset: Dataset = Dig
     )
 
 
-def plain_steps(work: Work, count: int) -> None:
-    """The same algorithm as anyone would write it."""
+def plain_loop(work: Work, maker: Maker) -> Callable[[int], None]:
+    """The same algorithm as anyone would write it, as a function that makes some steps."""
     split = open_split(work.dataset, "train")
-    model = work.model.build(split.shape, len(split.classes))
+    model = work.model.build(split.shape, len(split.classes)).to(work.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     order = torch.randperm(len(split)).numpy()
-    for step in range(count):
-        chosen = order[step * work.batch : (step + 1) * work.batch]
-        x, y = split.images(chosen), split.labels(chosen)
-        model.eval().requires_grad_(False)
-        x_adv = bare_loop(model, x, y)
-        model.train().requires_grad_(True)
-        loss = functional.cross_entropy(model(x_adv), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+
+    def steps(count: int) -> None:
+        for step in range(count):
+            chosen = order[step * work.batch : (step + 1) * work.batch]
+            x, y = split.images(chosen).to(work.device), split.labels(chosen).to(work.device)
+            model.eval().requires_grad_(False)
+            x_adv = maker(model, x, y)
+            model.train().requires_grad_(True)
+            loss = functional.cross_entropy(model(x_adv), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return steps
 
 
 def started(work: Work, backend: Backend) -> Loop:
@@ -96,15 +103,17 @@ def our_steps(loop: Loop, count: int) -> None:
         loop.step += 1
 
 
-def plain_seconds(work: Work, count: int, threads: int, clock: Clock) -> float:
+def plain_seconds(work: Work, count: int, threads: int, clock: Clock, maker: Maker) -> float:
     """How long the plain loop takes with so many of torch's own threads."""
     torch.set_num_threads(threads)
-    return seconds_of(partial(plain_steps, work, count), clock)
+    return seconds_of(partial(plain_loop(work, maker), count), clock)
 
 
-def against(plain: Executor, work: Work, count: int, threads: int, clock: Clock) -> Callable[[], float]:
+def against(
+    plain: Executor, work: Work, count: int, threads: int, clock: Clock, maker: Maker = bare_loop
+) -> Callable[[], float]:
     """The plain loop in its process, as a work that says how many seconds count."""
-    return lambda: plain.submit(plain_seconds, work, count, threads, clock).result()
+    return lambda: plain.submit(plain_seconds, work, count, threads, clock, maker).result()
 
 
 def inline(what: str, work: Work, count: int, plain: Executor) -> list[Row]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from algorithms.control import decoupling
 from algorithms.control.decoupling import Decoupled, Moved, Solve, here
 from algorithms.control.folding import followers
+from algorithms.tensors import finite
 from algorithms.updates import Parameters, State, Update
 from workers.descent import split_flat
 
@@ -43,7 +44,7 @@ class Movement:
             return Moved(self.parameters, self.memory)
         gradients = split_flat(flat, self.parameters)
         moved = self._step(self.update.at(progress), gradients)
-        if not all(bool(torch.isfinite(p).all()) for p in moved.parameters.values()):
+        if not all(finite(value) for value in moved.parameters.values()):
             raise FloatingPointError(f"the update makes a parameter{self.whose} infinite or NaN; lower learning_rate")
         return moved
 

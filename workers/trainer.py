@@ -14,6 +14,7 @@ from torch import Tensor
 
 from algorithms.averaging import average
 from algorithms.control.decoupling import Solve, here
+from algorithms.tensors import finite
 from workers import runtime, schedule
 from workers.bench import Bench
 from workers.descent import ShardGradient, Statistics, apply_statistics, restore, tensor
@@ -76,7 +77,7 @@ class Trainer:
         shards = schedule.shards(self.bench.work, len(self.bench.split), step)
         mine = zip(self.ranks.mine(shards), payloads, strict=True)
         total = self.ranks.total([self._gradient(shard, payload) for shard, payload in mine], self.bench.work.reduction)
-        flat = tensor(total.gradient, self.bench.device) / len(shards)
+        flat = torch.as_tensor(total.gradient / len(shards), device=self.bench.device)
         norm = float(flat[: self.model.size].norm())
         notes = self._advance(step, flat, total.statistics)
         figures = self.bench.defense(step).settle(self.bench.network)
@@ -104,7 +105,7 @@ class Trainer:
         for name, companion in self.companions.items():
             tensors |= companion.state(f"companion/{name}/")
         for name, t in tensors.items():
-            if t.is_floating_point() and not bool(torch.isfinite(t).all()):
+            if t.is_floating_point() and not finite(t):
                 raise FloatingPointError(f"step {self.version}: {name} is infinite or NaN; no checkpoint is made of it")
         return None, np.frombuffer(pack(tensors), np.uint8)
 

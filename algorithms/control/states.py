@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from algorithms.tensors import finite
+
 
 class Visit(NamedTuple):
     """A pass through a layer."""
@@ -49,7 +51,7 @@ class _Recorder:
         self.costates[k] = -gradient.detach()
 
     def visits(self) -> list[Visit]:
-        if not all(bool(torch.isfinite(p).all()) for p in self.costates):
+        if not all(finite(costate) for costate in self.costates):
             raise FloatingPointError(f"{self.name}: a co-state is NaN or infinite")
         return [Visit(x, p) for x, p in zip(self.states, self.costates, strict=True)]
 

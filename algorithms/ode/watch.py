@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, final
 
-import torch
 from torch import Tensor
 
 from algorithms.ode.solver import Solver
+from algorithms.tensors import finite
 
 State = tuple[Tensor, ...]  # each part has the batch first
 Field = Callable[[Tensor, State], State]  # time and state -> the state's derivative
@@ -70,7 +70,7 @@ class Watch:
         """Raises Unfinished for too many steps, for one that does not advance, for a state that is not finite."""
         if tried >= self.solver.max_steps:
             reason = f"after max_steps = {tried} steps"
-        elif not all(bool(torch.isfinite(part).all()) for part in state):
+        elif not all(finite(part) for part in state):
             reason = "its state is no longer finite"
         elif not time + size > time:
             reason = "its steps have become too small to advance"
