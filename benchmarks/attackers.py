@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from functools import partial
 from typing import get_args
 
 from algorithms.models.cnn4 import Cnn4
 from benchmarks.data import images
-from benchmarks.measuring import WALL, Row, paired, seconds_of
-from benchmarks.training import our_steps, started, work_with
+from benchmarks.measuring import Row, paired
+from benchmarks.training import started, steady_seconds, work_with
 from orchestrator import cluster
 from orchestrator.backend import open_backend
 from orchestrator.listener import Silent
-from orchestrator.loop import Loop
 from orchestrator.recipe import Workers
 from workers.datasets.digits import Digits
 from workers.messages import Exchange, Work
 
-STEPS = {"digits": 5, "MNIST": 2}  # that are timed together
-PAIRS, PAUSE = 3, 3.0  # seconds, in which attackers finish what `lag` let them begin
+STEPS = {"digits": 10, "MNIST": 4}  # that are timed together
+PAIRS = 3
 ROOM = Workers(attackers=4)  # with the trainer's, CPUs for all of both
 
 
@@ -45,12 +43,6 @@ def doubled(name: str, work: Work) -> Row:
         open_backend(Workers(attackers=2), work, Silent()) as two,
         open_backend(Workers(attackers=1), work, Silent()) as one,
     ):
-        ours, theirs = (partial(timed, started(work, backend), STEPS[name]) for backend in (two, one))
+        ours, theirs = (partial(steady_seconds, started(work, backend), STEPS[name]) for backend in (two, one))
         names = f"{name}, {work.exchange} exchanged, lag {work.lag}: two attackers", "one attacker"
         return paired(names, ours, theirs, PAIRS)
-
-
-def timed(loop: Loop, count: int) -> float:
-    """Seconds that the next steps take."""
-    time.sleep(PAUSE)
-    return seconds_of(partial(our_steps, loop, count), WALL)

@@ -1,4 +1,4 @@
-"""Training with every defense in one process, over the passes that it counts itself and nothing else.
+"""Training with every defense, in one process and on Ray, over the passes that it counts itself and nothing else.
 
 The floor of a step are the attacks' forward and backward passes as the step's own figures give them, each over a whole
 shard, and the forward and backward pass of the update. What is above it: steps of attacks, judging, loading, losses of

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
@@ -39,6 +40,7 @@ from workers.messages import Precision, Work
 WIDTH = 48  # of cnn4's first convolution: shards then take some tenths of a second
 STEPS = 5  # that are timed together: an epoch of digits
 ATTACKERS = (1, 2, 4)
+PAUSE = 3.0  # seconds, in which attackers finish what `lag` let them begin
 
 Maker = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of adversarial examples, for a plain loop
 
@@ -103,6 +105,15 @@ def our_steps(loop: Loop, count: int) -> None:
         loop.step += 1
 
 
+def steady_seconds(loop: Loop, count: int) -> float:
+    """How long steps take by the clock, while those before them are made and the attackers look ahead as usual."""
+    our_steps(loop, 1 + loop.work.lag)
+    seconds = seconds_of(partial(our_steps, loop, count), WALL)
+    if loop.work.lag:
+        time.sleep(PAUSE)
+    return seconds
+
+
 def plain_seconds(work: Work, count: int, threads: int, clock: Clock, maker: Maker) -> float:
     """How long the plain loop takes with so many of torch's own threads."""
     torch.set_num_threads(threads)
@@ -135,7 +146,7 @@ def on_ray(work: Work, attackers: int, lag: int, plain: Executor) -> list[Row]:
         loop = started(dataclasses.replace(work, lag=lag), backend)
         for threads in (1, 2):
             names = (f"digits, {attackers} attackers, lag {lag}", f"a plain loop, threads: {threads}")
-            ours = partial(seconds_of, partial(our_steps, loop, STEPS), WALL)
+            ours = partial(steady_seconds, loop, STEPS)
             rows.append(paired(names, ours, against(plain, work, STEPS, threads, WALL), 3))
     return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,15 +13,25 @@ from torch import Tensor, nn
 from algorithms.attacks.ddn import DDN
 from algorithms.attacks.deepfool import DeepFool
 from algorithms.attacks.pgd import PGD
+from algorithms.models.cnn4 import Cnn4
 from algorithms.search import search
+from benchmarks import networks
 from benchmarks.__main__ import known
 from benchmarks.attack_floor import Recorder, over_floor, replay, stopping_early
 from benchmarks.contests import Contest, budget, minimal
+from benchmarks.data import folder
 from benchmarks.peers import Counter, compared, fight, ours, series, told
 from benchmarks.rivals import foolbox, installed
 from tests.networks import classes_of, images, small
 
 PGD_3 = PGD(eps=0.1, step_size=0.05, steps=3)
+LAYERS = (
+    2 * 3 * 9 * 2 * 1024,
+    2 * 2 * 9 * 4 * 256,
+    2 * 256 * 8,
+    2 * 8 * 10,
+)  # operations of a cnn4 of width 2 on 3x32x32
+TINY = 10 * 2 * sum(LAYERS) + sum(LAYERS) + 3 * sum(LAYERS) - LAYERS[0]  # PGD-10, a last look, and the update
 
 
 @pytest.mark.parametrize("name", known())
@@ -111,3 +122,17 @@ def test_stopping_early_is_measured_against_all_passes() -> None:
     row = stopping_early("PGD", PGD(eps=0.1, step_size=0.05, steps=30), model, x, wrong)
     assert row.note == "100% fooled"
     assert row.ratio < 1
+
+
+@pytest.mark.skipif(not folder("cifar10"), reason="needs the Parquet files of CIFAR-10")
+def test_a_networks_training_is_measured_in_images_and_in_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = networks.Size(Cnn4(width=2, hidden=8), {"cpu": 2, "cuda": 2})
+    monkeypatch.setattr(networks, "NETWORKS", {"tiny": tiny})
+    monkeypatch.setattr(networks, "PAIRS", 1)
+    with ThreadPoolExecutor(1) as plain:
+        rows = networks.rows("tiny", plain, best=1e3)
+    assert [row.what for row in rows][:2] == ["tiny, examples in float32", "tiny, examples in bfloat16"]
+    for row in rows:
+        images, share = row.note.split(" images a second, ")
+        assert float(images) == pytest.approx(2 / row.seconds, rel=0.01)
+        assert float(share.split("%")[0]) / 100 * row.seconds * 1e3 == pytest.approx(2 * TINY, rel=0.01)
