@@ -1,4 +1,4 @@
-"""Training with every defense, in one process and on Ray, over the passes that it counts itself and nothing else.
+"""Training with every defense in one process, over the passes that it counts itself and nothing else.
 
 The floor of a step are the attacks' forward and backward passes as the step's own figures give them, each over a whole
 shard, and the forward and backward pass of the update. What is above it: steps of attacks, judging, loading, losses of
@@ -8,6 +8,7 @@ the defense, the update, the loop.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,16 +22,16 @@ from algorithms.models.cnn4 import Cnn4
 from algorithms.modes import frozen
 from algorithms.tensors import Images, Labels
 from benchmarks.data import images, mnist
-from benchmarks.measuring import CPU, Row, compare
+from benchmarks.measuring import CPU, Clock, Row, paired, seconds_of
 from benchmarks.training import started, work_with
-from orchestrator.backend import Inline
+from orchestrator.backend import Backend, Inline
 from orchestrator.catalogue import catalogue
 from orchestrator.loop import Loop
 from workers import runtime
 from workers.cache import open_split
 from workers.messages import Work
 
-STEPS = 2
+STEPS = 4
 
 
 def work_for(defense: Defense) -> Work:
@@ -62,23 +63,36 @@ def floor(model: nn.Module, batch: tuple[Images, Labels], passes: tuple[int, int
         torch.autograd.grad(loss, list(model.parameters()))
 
 
-def over_passes(what: str, work: Work) -> Row:
-    """Steps of a training against the passes that the last of them has counted."""
-    loop = started(work, Inline(work))
+def over_passes(what: str, work: Work, backend: Backend, time: Callable[[Loop], float], clock: Clock) -> Row:
+    """Steps of a training against the passes that the last of them has counted, on one core.
+
+    `time` makes STEPS and says how many seconds they took.
+    """
+    loop = started(work, backend)
     metrics = steps(loop)
     backwards, forwards = (metrics.get(f"cost/{kind}_per_example", 0.0) for kind in ("backwards", "forwards"))
     both, alone = round(backwards), max(0, round(forwards) - round(backwards))
     split = open_split(work.dataset, "train")
     model = runtime.arranged(work.model.build(split.shape, len(split.classes)))
     batch = torch.rand(work.batch, *split.shape), torch.randint(0, len(split.classes), (work.batch,))
-    bare = partial(floor, model, batch, (both, alone), work.shard)
-    row = compare((f"training with {what}", "its passes alone"), partial(steps, loop), bare, CPU, 3)
+    bare = partial(seconds_of, partial(floor, model, batch, (both, alone), work.shard), clock)
+    row = paired((f"training with {what}", "its passes alone"), partial(time, loop), bare, 3)
     return dataclasses.replace(row, note=f"{both} + {alone} passes an example")
 
 
-def run() -> list[Row]:
-    """A row a defense, with its defaults, on digits; and one of PGD-10 on MNIST, where it is."""
+def in_process(loop: Loop) -> float:
+    """CPU seconds of some steps."""
+    return seconds_of(partial(steps, loop), CPU)
+
+
+def works() -> dict[str, Work]:
+    """Every defense, with its defaults, on digits; and PGD-10 on MNIST, where it is."""
     interface: Any = Defense  # an abstract one
     larger = dataclasses.replace(work_with(0), dataset=images(), model=Cnn4())
-    rows = [over_passes("adversarial, MNIST", larger)] if mnist() else []
-    return rows + [over_passes(name, work_for(plugins.find(interface, name)())) for name in catalogue("defenses")]
+    found = {"adversarial, MNIST": larger} if mnist() else {}
+    return found | {name: work_for(plugins.find(interface, name)()) for name in catalogue("defenses")}
+
+
+def run() -> list[Row]:
+    """A row a defense."""
+    return [over_passes(name, work, Inline(work), in_process, CPU) for name, work in works().items()]

@@ -40,7 +40,7 @@ from workers.messages import Precision, Work
 WIDTH = 48  # of cnn4's first convolution: shards then take some tenths of a second
 STEPS = 5  # that are timed together: an epoch of digits
 ATTACKERS = (1, 2, 4)
-PAUSE = 3.0  # seconds, in which attackers finish what `lag` let them begin
+PAUSE = 1.5  # seconds, in which attackers finish what `lag` let them begin
 
 Maker = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of adversarial examples, for a plain loop
 
