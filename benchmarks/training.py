@@ -6,6 +6,7 @@ The plain loop has a process of its own, where torch is as it comes: nothing for
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ from workers.messages import Precision, Work
 
 WIDTH = 48  # of cnn4's first convolution: shards then take some tenths of a second
 STEPS = 5  # that are timed together: an epoch of digits
-ATTACKERS = (1, 2, 4)
+ATTACKERS, LAGS = (1, 2, 4), (0, 1)
 PAUSE = 1.5  # seconds, in which attackers finish what `lag` let them begin
 
 Maker = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of adversarial examples, for a plain loop
@@ -139,23 +140,27 @@ def inline(what: str, work: Work, count: int, plain: Executor) -> list[Row]:
     return rows
 
 
-def on_ray(work: Work, attackers: int, lag: int, plain: Executor) -> list[Row]:
+def on_ray(what: str, work: Work, count: int, attackers: int, plain: Executor) -> list[Row]:
     """On Ray against the plain loop with one thread and with two; by the clock."""
     rows = []
     with open_backend(Workers(attackers=attackers), work, Silent()) as backend:
-        loop = started(dataclasses.replace(work, lag=lag), backend)
+        loop = started(work, backend)
         for threads in (1, 2):
-            names = (f"digits, {attackers} attackers, lag {lag}", f"a plain loop, threads: {threads}")
-            ours = partial(steady_seconds, loop, STEPS)
-            rows.append(paired(names, ours, against(plain, work, STEPS, threads, WALL), 3))
+            names = (f"{what}, {attackers} attackers, lag {work.lag}", f"a plain loop, threads: {threads}")
+            ours = partial(steady_seconds, loop, count)
+            rows.append(paired(names, ours, against(plain, work, count, threads, WALL), 3))
     return rows
 
 
 def run() -> list[Row]:
     """One core against one core, then Ray's workers on two cores."""
-    digits, other = work_with(0), images()
+    digits, other = {lag: work_with(lag) for lag in LAGS}, images()
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as plain:
-        rows = inline("digits", digits, STEPS, plain)
-        if not isinstance(other, Digits):
-            rows += inline("MNIST", work_with(0, dataset=other, width=Cnn4().width), 1, plain)
-        return rows + [row for count in ATTACKERS for lag in (0, 1) for row in on_ray(digits, count, lag, plain)]
+        rows = inline("digits", digits[0], STEPS, plain)
+        for count, lag in itertools.product(ATTACKERS, LAGS):
+            rows += on_ray("digits", digits[lag], STEPS, count, plain)
+        if isinstance(other, Digits):
+            return rows
+        mnist = {lag: work_with(lag, dataset=other, width=Cnn4().width) for lag in LAGS}
+        rows += inline("MNIST", mnist[0], 1, plain)
+        return rows + [row for lag in LAGS for row in on_ray("MNIST", mnist[lag], 2, 2, plain)]
