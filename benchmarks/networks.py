@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor
 from functools import partial
-from multiprocessing import get_context
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -25,7 +24,7 @@ from benchmarks import rivals
 from benchmarks.attack_floor import EPS, STEPS, bare_loop
 from benchmarks.data import folder
 from benchmarks.measuring import CPU, WALL, Row, paired, seconds_of
-from benchmarks.training import against, our_steps, plain_loop, started, work_with
+from benchmarks.training import against, fresh, our_steps, plain_loop, started, work_with
 from orchestrator.backend import Inline
 from workers.datasets.parquet import Parquet
 from workers.messages import Precision, Work
@@ -54,20 +53,22 @@ def run() -> list[Row]:
     """For each network examples in either precision, and torchattacks' loop, over the plain loop in float32."""
     if not folder("cifar10"):
         return []
-    best = peak()
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as plain:
-        return [row for name in NETWORKS for row in rows(name, plain, best)]
+    best, found = peak(), list[Row]()
+    for name in NETWORKS:
+        with fresh() as plain, fresh() as other:
+            found += rows(name, plain, other, best)
+    return found
 
 
-def rows(name: str, plain: Executor, best: float) -> list[Row]:
-    """The rows of one network; `best`: floating-point operations a second."""
+def rows(name: str, plain: Executor, other: Executor, best: float) -> list[Row]:
+    """The rows of one network; two processes for other loops, and `best`: floating-point operations a second."""
     works = {precision: work_for(NETWORKS[name], precision) for precision in get_args(Precision)}
     work = works["float32"]
     cost = work.batch / 2 * operations(partial(plain_loop(dataclasses.replace(work, batch=2), bare_loop), 1))
     theirs = against(plain, work, 1, 1, clock)
     contenders = {f"{name}, examples in {precision}": ours(chosen) for precision, chosen in works.items()}
     if rivals.installed("torchattacks"):
-        contenders[f"{name}, torchattacks' PGD"] = against(plain, work, 1, 1, clock, their_loop)
+        contenders[f"{name}, torchattacks' PGD"] = against(other, work, 1, 1, clock, their_loop)
     found = [paired((what, "a plain loop in float32"), seconds, theirs, PAIRS) for what, seconds in contenders.items()]
     return [dataclasses.replace(row, note=told(work.batch / row.seconds, cost / row.seconds / best)) for row in found]
 

@@ -130,7 +130,7 @@ def test_a_networks_training_is_measured_in_images_and_in_operations(monkeypatch
     monkeypatch.setattr(networks, "NETWORKS", {"tiny": tiny})
     monkeypatch.setattr(networks, "PAIRS", 1)
     with ThreadPoolExecutor(1) as plain:
-        rows = networks.rows("tiny", plain, best=1e3)
+        rows = networks.rows("tiny", plain, plain, best=1e3)
     assert [row.what for row in rows][:2] == ["tiny, examples in float32", "tiny, examples in bfloat16"]
     for row in rows:
         images, share = row.note.split(" images a second, ")
