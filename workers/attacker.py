@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from algorithms import balls
+from algorithms.batch_norm import folded
 from algorithms.diagnostics.convergence import converged
 from algorithms.diagnostics.minimax import Constants, estimate
 from algorithms.gradients import predict
@@ -124,7 +125,8 @@ class Attacker:
         batch = self.bench.read(shard)
         rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
         opponent = self.bench.placed(self.opponent, shard)
-        return batch, self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
+        with folded(opponent):
+            return batch, self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
 
     def stability(self, taken: Snapshot) -> tuple[Stability, None]:
         """Spectra of the weights `taken`, and how a perturbation of some training images grows through the layers."""
