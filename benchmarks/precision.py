@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from algorithms.attacks.pgd import PGD
+from algorithms.batch_norm import folded
 from algorithms.defenses.adversarial import Adversarial
 from algorithms.models import Model
 from algorithms.models.cnn4 import Cnn4
@@ -39,7 +40,8 @@ def ratio(name: str, side: int, shard: int) -> Row:
     defense = Adversarial(attack=PGD(eps=0.1, step_size=0.025, steps=10))
 
     def work(precision: Precision) -> None:
-        defense.perturb(opponents[precision], x, y, rng=torch.Generator().manual_seed(0))
+        with folded(opponents[precision]):
+            defense.perturb(opponents[precision], x, y, rng=torch.Generator().manual_seed(0))
 
     opponents = {"float32": model, "bfloat16": runtime.lowered(model, "bfloat16").eval()}
     names = f"{name}, {side}x{side}, shards of {shard}", "float32"
