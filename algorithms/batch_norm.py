@@ -44,8 +44,9 @@ class Folded(_BatchNorm):
 def folded(network: nn.Module) -> Iterator[None]:
     """Within the block passes in evaluation mode skip batch norms that follow a layer in an `nn.Sequential`.
 
-    Logits agree but for their last bits. What a hook sees of such a layer comes after its norm. The parameters that are
-    there within the block need no gradient and must not be changed; at its end they are those of before.
+    Logits agree but for their last bits. The layers of a Sequential must be called one after the other, as it calls them;
+    what a hook sees of one that is folded comes after its norm. The parameters that are there within the block need no
+    gradient and must not be changed; at its end they are those of before.
     """
     kept = [(pair, pair.layer.weight, pair.layer.bias, type(pair.norm)) for pair in pairs(network)]
     try:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from algorithms import blocks, plugins
+from algorithms.batch_norm import folded
 from algorithms.models import Model, Shape
 from algorithms.models.cnn4 import Cnn4
 from algorithms.models.cnn8 import Cnn8
@@ -187,6 +188,17 @@ def test_gradient_reaches_every_parameter(name: str) -> None:
         assert parameter.grad is not None, key
         assert parameter.grad.isfinite().all(), key
         assert parameter.grad.any() or parameter.dim() == 1, key  # a bias before batch norm has no effect
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_attackers_who_fold_its_batch_norms_see_the_same_function(name: str) -> None:
+    model = SMALL.get(name, default(name))
+    network = built(model, shape := fitting(model))
+    with torch.no_grad():
+        network.train()(pixels(shape))  # statistics that no fresh network has
+        expected = network.eval()(pixels(shape))
+        with folded(network):
+            torch.testing.assert_close(network(pixels(shape)), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", NAMES)
