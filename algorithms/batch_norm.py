@@ -44,8 +44,8 @@ class Folded(_BatchNorm):
 def folded(network: nn.Module) -> Iterator[None]:
     """Within the block passes in evaluation mode skip batch norms that follow a layer in an `nn.Sequential`.
 
-    Logits agree but for their last bits. The layers of a Sequential must be called one after the other, as it calls them;
-    what a hook sees of one that is folded comes after its norm. The parameters that are there within the block need no
+    Logits agree but for their last bits. Its layers must be called one after the other, as a Sequential does; what a
+    hook sees of one that is folded comes after its norm. The parameters that are there within the block need no
     gradient and must not be changed; at its end they are those of before.
     """
     kept = [(pair, pair.layer.weight, pair.layer.bias, type(pair.norm)) for pair in pairs(network)]
