@@ -41,17 +41,18 @@ class Folded(_BatchNorm):
 
 
 @contextmanager
-def folded(network: nn.Module) -> Iterator[None]:
+def folded(network: nn.Module, exact: nn.Module | None = None) -> Iterator[None]:
     """Within the block passes in evaluation mode skip batch norms that follow a layer in an `nn.Sequential`.
 
     Logits agree but for their last bits. Its layers must be called one after the other, as a Sequential does; what a
     hook sees of one that is folded comes after its norm. The parameters that are there within the block need no
-    gradient and must not be changed; at its end they are those of before.
+    gradient and must not be changed; at its end they are those of before. `exact` is the network in a higher precision,
+    whose weights are then rounded once, not twice.
     """
     kept = [(pair, pair.layer.weight, pair.layer.bias, type(pair.norm)) for pair in pairs(network)]
     try:
-        for pair, *_ in kept:
-            _fold(pair)
+        for pair, source in zip(pairs(network), pairs(exact or network), strict=True):
+            _fold(pair, source)
         yield
     finally:
         for (layer, norm), weight, bias, kind in kept:
@@ -72,15 +73,16 @@ def _alone(pair: Pair, uses: Counter[nn.Module], owners: Counter[nn.Parameter]) 
 
 
 @torch.no_grad()
-def _fold(pair: Pair) -> None:
-    layer, norm = pair
+def _fold(pair: Pair, source: Pair) -> None:
+    layer, norm = source
     precise = torch.promote_types(layer.weight.dtype, torch.float32)
     mean, variance = (_given(value, precise) for value in (norm.running_mean, norm.running_var))
     scale = (variance + norm.eps).rsqrt() * _given(norm.weight, precise, 1)
     bias = (_given(layer.bias, precise) - mean) * scale + _given(norm.bias, precise)
     weight = layer.weight * scale.view(-1, *([1] * (layer.weight.dim() - 1)))
-    layer.weight, layer.bias = (nn.Parameter(value.to(layer.weight.dtype), False) for value in (weight, bias))
-    norm.__class__ = Folded
+    dtype = pair.layer.weight.dtype
+    pair.layer.weight, pair.layer.bias = (nn.Parameter(value.to(dtype), False) for value in (weight, bias))
+    pair.norm.__class__ = Folded
 
 
 def _given(values: Tensor | None, dtype: torch.dtype, otherwise: float = 0) -> Tensor:

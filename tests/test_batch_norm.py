@@ -133,11 +133,22 @@ def test_folded_it_cannot_be_trained() -> None:
         network.train()(torch.rand(2, *SHAPE))
 
 
-def test_in_bfloat16_it_is_as_near_to_float32_as_without() -> None:
-    network = lived(runtime.arranged(Cnn8(widths=(8, 8, 8), hidden=16).build(SHAPE, 3)))
-    x = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1))
-    half, exact = runtime.lowered(network, "bfloat16"), looked(network, x)[0]
-    plain = half(x.bfloat16()).float()
-    with folded(half):
-        found = half(x.bfloat16()).float()
-    assert (found - exact).square().mean() <= 2 * (plain - exact).square().mean()
+@torch.no_grad()
+def test_in_bfloat16_it_is_nearer_to_float32_than_without() -> None:
+    x, errors = (
+        torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1)),
+        {"plain": 0.0, "twice": 0.0, "once": 0.0},
+    )
+    for seed in range(10):
+        network = lived(runtime.arranged(runtime.build(Cnn8(widths=(8, 8, 8), hidden=16), SHAPE, 3, seed)))
+        half, exact = runtime.lowered(network, "bfloat16"), network(x)
+
+        def error(model: nn.Module = half, wanted: Tensor = exact) -> float:
+            return (model(x.bfloat16()).float() - wanted).square().mean().item()
+
+        errors["plain"] += error()
+        with folded(half):
+            errors["twice"] += error()
+        with folded(half, network):
+            errors["once"] += error()
+    assert errors["once"] < errors["plain"] < errors["twice"], errors

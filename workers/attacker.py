@@ -125,7 +125,7 @@ class Attacker:
         batch = self.bench.read(shard)
         rng = runtime.rng_of(self.bench.work.seed, "attack", shard.epoch, shard.step, shard.number)
         opponent = self.bench.placed(self.opponent, shard)
-        with folded(opponent):
+        with folded(opponent, exact=self.bench.network):
             return batch, self.bench.defense(shard.step).perturb(opponent, batch.x, batch.y, rng=rng)
 
     def stability(self, taken: Snapshot) -> tuple[Stability, None]:
