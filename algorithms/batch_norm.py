@@ -49,9 +49,11 @@ def folded(network: nn.Module, exact: nn.Module | None = None) -> Iterator[None]
     gradient and must not be changed; at its end they are those of before. `exact` is the network in a higher precision,
     whose weights are then rounded once, not twice.
     """
-    kept = [(pair, pair.layer.weight, pair.layer.bias, type(pair.norm)) for pair in pairs(network)]
+    found = pairs(network)
+    sources = found if exact is None or exact is network else pairs(exact)
+    kept = [(pair, pair.layer.weight, pair.layer.bias, type(pair.norm)) for pair in found]
     try:
-        for pair, source in zip(pairs(network), pairs(exact or network), strict=True):
+        for pair, source in zip(found, sources, strict=True):
             _fold(pair, source)
         yield
     finally:
@@ -75,15 +77,37 @@ def _alone(pair: Pair, uses: Counter[nn.Module], owners: Counter[nn.Parameter]) 
 @torch.no_grad()
 def _fold(pair: Pair, source: Pair) -> None:
     layer, norm = source
-    precise = torch.promote_types(layer.weight.dtype, torch.float32)
-    mean, variance = (_given(value, precise) for value in (norm.running_mean, norm.running_var))
-    scale = (variance + norm.eps).rsqrt() * _given(norm.weight, precise, 1)
-    bias = (_given(layer.bias, precise) - mean) * scale + _given(norm.bias, precise)
-    weight = layer.weight * scale.view(-1, *([1] * (layer.weight.dim() - 1)))
-    dtype = pair.layer.weight.dtype
+    scale, dtype = scale_of(norm), pair.layer.weight.dtype
+    bias = scale * (-norm.running_mean if layer.bias is None else layer.bias - norm.running_mean)
+    bias = bias if norm.bias is None else bias + norm.bias
+    weight = scaled(layer.weight, scale)
     pair.layer.weight, pair.layer.bias = (nn.Parameter(value.to(dtype), False) for value in (weight, bias))
     pair.norm.__class__ = Folded
 
 
-def _given(values: Tensor | None, dtype: torch.dtype, otherwise: float = 0) -> Tensor:
-    return torch.tensor(otherwise, dtype=dtype) if values is None else values.to(dtype)
+def plain_scale(norm: _BatchNorm) -> Tensor:
+    """1 / sqrt(var + e): by how much a batch norm multiplies each channel, but for the factor that it learns.
+
+    Raises ValueError for one that keeps no running statistics: it has no fixed scale.
+    """
+    if norm.running_var is None:
+        raise ValueError(
+            "a batch norm without running statistics has no scale of its own; set track_running_stats=True"
+        )
+    return (norm.running_var + norm.eps).rsqrt()
+
+
+def scale_of(norm: _BatchNorm) -> Tensor:
+    """By how much a batch norm multiplies each channel in evaluation mode. Raises ValueError as `plain_scale` does."""
+    plain = plain_scale(norm)
+    return plain if norm.weight is None else plain * norm.weight.detach()
+
+
+def scaled(theta: Tensor, scale: Tensor) -> Tensor:
+    """The weights as they are with a batch norm's scale after them."""
+    return theta * rows(scale, theta)
+
+
+def rows(scale: Tensor, theta: Tensor) -> Tensor:
+    """The scale with the axes of `theta`, one number an output."""
+    return scale.to(theta.dtype).view(-1, *([1] * (theta.dim() - 1)))

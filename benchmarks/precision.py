@@ -40,7 +40,7 @@ def ratio(name: str, side: int, shard: int) -> Row:
     defense = Adversarial(attack=PGD(eps=0.1, step_size=0.025, steps=10))
 
     def work(precision: Precision) -> None:
-        with folded(opponents[precision]):
+        with folded(opponents[precision], exact=model):
             defense.perturb(opponents[precision], x, y, rng=torch.Generator().manual_seed(0))
 
     opponents = {"float32": model, "bfloat16": runtime.lowered(model, "bfloat16").eval()}

@@ -163,7 +163,7 @@ def on_ray(what: str, work: Work, count: int, attackers: int, plain: Executor) -
         for threads in (1, 2):
             names = (f"{what}, {attackers} attackers, lag {work.lag}", f"a plain loop, threads: {threads}")
             ours = partial(steady_seconds, loop, count)
-            theirs = against(plain, dataclasses.replace(work, lag=0), count, threads, WALL)
+            theirs = against(plain, dataclasses.replace(work, lag=0), count, threads, WALL)  # one loop for either lag
             rows.append(paired(names, ours, theirs, 3))
     return rows
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from algorithms.batch_norm import scaled
 from algorithms.control import folding
 from algorithms.control.certificate import certify
 from algorithms.control.spectra import Spectrum, growth, spectra
@@ -50,7 +51,7 @@ def folded(model: nn.Module) -> dict[str, Tensor]:
     """The parameters, those before a batch norm times its scale."""
     scales = folding.scales(model)
     return {
-        name: folding.scaled(value.detach(), scales[name]) if name in scales else value.detach()
+        name: scaled(value.detach(), scales[name]) if name in scales else value.detach()
         for name, value in model.named_parameters()
     }
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from algorithms.batch_norm import scale_of, scaled
 from algorithms.blocks import BasicBlock, Multiply, PreActivationBlock
-from algorithms.control import clipping, folding, operators
+from algorithms.control import clipping, operators
 from algorithms.control.operators import Geometry
 from algorithms.gradients import dtype_of
 from algorithms.models import Shape
@@ -54,7 +55,7 @@ def _along(path: str, model: nn.Module, x: Images) -> Certificate:
     for (name, module), (_, after) in pairwise([*_chain(path, model), ("", nn.Identity())]):
         scale = None
         if isinstance(module, nn.Linear | nn.Conv2d) and isinstance(after, _BatchNorm):
-            scale = folding.scale_of(after)
+            scale = scale_of(after)
         if isinstance(module, BasicBlock | PreActivationBlock):
             gains[name] = _block(name, module, x)
         elif not folded:
@@ -98,7 +99,7 @@ def _gain(name: str, module: nn.Module, shape: tuple[int, ...], scale: Tensor | 
     if isinstance(module, nn.Conv2d):
         return _convolution(name, module, shape, scale)
     if isinstance(module, _BatchNorm):
-        return float(folding.scale_of(module).abs().max())
+        return float(scale_of(module).abs().max())
     return _fixed(name, module, shape)
 
 
@@ -121,7 +122,7 @@ def _fixed(name: str, module: nn.Module, shape: tuple[int, ...]) -> float:
 
 
 def _scaled(theta: Tensor, scale: Tensor | None) -> Tensor:
-    return theta if scale is None else folding.scaled(theta, scale)
+    return theta if scale is None else scaled(theta, scale)
 
 
 def _convolution(name: str, layer: nn.Conv2d, shape: tuple[int, ...], scale: Tensor | None) -> float:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from algorithms.batch_norm import plain_scale, rows, scale_of, scaled
 from algorithms.control.constraints import Constraint
 
 
@@ -24,7 +25,7 @@ def through(project: Callable[[Tensor], Tensor], theta: Tensor, scale: Tensor | 
     """
     if scale is None:
         return project(theta)
-    factors = _rows(scale, theta)
+    factors = rows(scale, theta)
     folded = theta * factors
     projected = project(folded)
     if torch.equal(projected, folded):
@@ -43,24 +44,6 @@ class Follower(NamedTuple):
 
     plain: Tensor  # 1 / sqrt(var + e), one number a channel
     weight: str | None  # the name of the factor that the batch norm learns; None: there is none, or it is the weight
-
-
-def plain_scale(norm: _BatchNorm) -> Tensor:
-    """1 / sqrt(var + e): by how much a batch norm multiplies each channel, but for the factor that it learns.
-
-    Raises ValueError for one that keeps no running statistics: it has no fixed scale.
-    """
-    if norm.running_var is None:
-        raise ValueError(
-            "a batch norm without running statistics has no scale of its own; set track_running_stats=True"
-        )
-    return (norm.running_var + norm.eps).rsqrt()
-
-
-def scale_of(norm: _BatchNorm) -> Tensor:
-    """By how much a batch norm multiplies each channel in evaluation mode. Raises ValueError as `plain_scale` does."""
-    plain = plain_scale(norm)
-    return plain if norm.weight is None else plain * norm.weight.detach()
 
 
 def followers(model: nn.Module) -> dict[str, Follower]:
@@ -92,13 +75,3 @@ def _pairs(model: nn.Module) -> Iterator[tuple[str, str, _BatchNorm]]:
 
 def _inside(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
-
-
-def scaled(theta: Tensor, scale: Tensor) -> Tensor:
-    """The weights as they are with a batch norm's scale after them."""
-    return theta * _rows(scale, theta)
-
-
-def _rows(scale: Tensor, theta: Tensor) -> Tensor:
-    """The scale with the axes of `theta`, one number an output."""
-    return scale.to(theta.dtype).view(-1, *([1] * (theta.dim() - 1)))

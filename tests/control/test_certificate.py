@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from algorithms.batch_norm import scale_of
 from algorithms.blocks import BasicBlock, Multiply, PreActivationBlock
 from algorithms.control.certificate import certify, radii
 from algorithms.control.constraints.spectral_norm import SpectralNorm
-from algorithms.control.folding import scale_of
 from algorithms.normalisation import Normalisation
 from tests.control.networks import batch, plain, residual
 
