@@ -22,6 +22,14 @@ ORDER: dict[Norm, float] = {"linf": torch.inf, "l2": 2.0, "l1": 1.0, "l0": 0.0}
 DUAL: dict[Norm, Norm] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
+def radii(eps: Radius, like: Tensor) -> Tensor:
+    """`eps` as a tensor that broadcasts over the rows of `like`; a number is filled in where `like` lies, not sent."""
+    if isinstance(eps, Tensor):
+        radius = eps.to(like)
+        return per_row(radius, like) if radius.dim() else radius
+    return torch.full((), eps, dtype=like.dtype, device=like.device)
+
+
 def size(delta: Images, norm: Norm) -> PerRow:
     """The norm of each row."""
     flat = delta.flatten(1)
@@ -42,7 +50,7 @@ def dual(delta: Images, norm: Norm) -> PerRow:
 
 def project(delta: Images, norm: Norm, eps: Radius) -> Images:
     """The nearest point (in l2) of the ball of radius `eps`."""
-    radius = _radius(eps, delta)
+    radius = radii(eps, delta)
     if norm == "linf":
         return torch.minimum(torch.maximum(delta, -radius), radius)
     if norm == "l2":
@@ -75,17 +83,25 @@ def sparse_step(gradient: Images, kept: Radius) -> Images:
     number or one a row.
     """
     flat = gradient.flatten(1)
-    counts = (torch.as_tensor(kept, device=flat.device) * flat.shape[1]).round().long().clamp(1, flat.shape[1])
     size = flat.abs()
-    largest = size.topk(int(counts.max()), dim=1).values
-    threshold = largest.gather(1, counts.expand(len(flat)).unsqueeze(1) - 1)
+    threshold = _smallest_kept(size, kept)
     step = flat.sign() * ones_where(torch.ge, size, threshold)
     return (step / step.abs().sum(1, keepdim=True).clamp_min(1)).view_as(gradient)
 
 
+def _smallest_kept(size: Tensor, kept: Radius) -> Tensor:
+    """The smallest of the largest share `kept` of a row's entries, (batch, 1). Of one share no device is asked."""
+    entries = size.shape[1]
+    if not isinstance(kept, Tensor):
+        return size.topk(min(max(round(kept * entries), 1), entries), dim=1).values[:, -1:]
+    counts = (kept * entries).round().long().clamp(1, entries)
+    largest = size.topk(int(counts.max()), dim=1).values
+    return largest.gather(1, counts.unsqueeze(1) - 1)
+
+
 def random_point(x: Images, norm: Norm, eps: Radius, streams: Streams, draw: int = 0) -> Images:
     """A point uniform in the ball of radius `eps`, shaped like `x`; each row from its own stream."""
-    shape, radius = tuple(x.shape[1:]), _radius(eps, x)
+    shape, radius = tuple(x.shape[1:]), radii(eps, x)
     if norm == "linf":
         return (2 * streams.uniform(shape, draw, dtype=x.dtype) - 1) * radius
     count = x[0].numel()
@@ -97,12 +113,6 @@ def random_point(x: Images, norm: Norm, eps: Radius, streams: Streams, draw: int
         inside = (spread[:, :-1] / spread.sum(1, keepdim=True)).view_as(x)
         return inside * streams.fork(1).signs(shape, draw, dtype=x.dtype) * radius
     raise ValueError(f"no random point in an {norm} ball: choose linf, l2 or l1")
-
-
-def _radius(eps: Radius, like: Tensor) -> Tensor:
-    """`eps` as a tensor that broadcasts over the rows of `like`."""
-    radius = torch.as_tensor(eps, dtype=like.dtype, device=like.device)
-    return per_row(radius, like) if radius.dim() else radius
 
 
 def _project_l1(delta: Tensor, radius: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from algorithms.balls import Radius
+from algorithms.balls import Radius, radii
 from algorithms.tensors import Images, ones_where, per_row
 
 Box = tuple[Images, Images]  # lowest and highest perturbation of each entry
@@ -40,7 +40,7 @@ def linf(x: Images, strength: Radius, *, weight: Images | None = None, box: Box 
     mass = mass.gather(1, order)
     area, slope = (mass * size.gather(1, order)).cumsum(1), mass.cumsum(1)
     following = torch.cat([corners[:, 1:], torch.zeros_like(corners[:, :1])], 1)
-    cut = _rows(strength, x).reshape(-1, 1)
+    cut = radii(strength, x).reshape(-1, 1)
     piece = (area - slope * following <= cut).sum(1, keepdim=True).clamp(max=size.shape[1] - 1)
     level = (area.gather(1, piece) - cut) / slope.gather(1, piece).clamp_min(_TINY)
     level = torch.minimum(level, corners.gather(1, piece)).clamp_min(0)  # at a corner the sum may jump over `strength`
@@ -55,7 +55,7 @@ def l2(x: Images, strength: Radius, *, weight: Images | None = None, box: Box | 
     quotient of the two sides is nearly linear in n: Newton's steps, kept between bounds, find it. A row that has found
     its own waits for the others.
     """
-    shift = _rows(strength, x)
+    shift = radii(strength, x)
     mass = torch.ones_like(x) if weight is None else weight
     pull = mass * x * ones_where(torch.gt, _reach(x, box), 0)
     nonzero = _length(pull, x) > shift
@@ -108,7 +108,7 @@ def pixels(
     kept = _clip(x, box)
     saved = _saved(x, kept, weight)
     gain = saved.sum(1, keepdim=True) if rule == "l2" else saved.amax(1, keepdim=True)
-    return torch.where(gain > _rows(strength, x), kept, 0)
+    return torch.where(gain > radii(strength, x), kept, 0)
 
 
 def two_thirds(x: Images, strength: Radius, *, weight: Images | None = None, box: Box | None = None) -> Images:
@@ -144,15 +144,9 @@ def pixels_two_thirds(x: Images, strength: Radius, *, weight: Images | None = No
     return _clip(x * (shrunk / length.clamp_min(_TINY)), box)
 
 
-def _rows(strength: Radius, x: Images) -> Tensor:
-    """`strength` so that it broadcasts over the rows of `x`."""
-    values = torch.as_tensor(strength, dtype=x.dtype, device=x.device)
-    return per_row(values.expand(len(x)), x)
-
-
 def _per_entry(strength: Radius, x: Images, weight: Images | None) -> Tensor:
     """The strength of every entry, for functions that are sums over entries: there a weight only divides it."""
-    rows = _rows(strength, x)
+    rows = radii(strength, x)
     return rows if weight is None else rows / weight
 
 

@@ -87,5 +87,7 @@ class Streams:
     def integers(self, high: Tensor | int, shape: tuple[int, ...], draw: int = 0) -> Tensor:
         """(batch, *shape) int64 uniform in 0 .. `high` - 1; `high` is one number or one a row."""
         u = self.uniform(shape, draw, dtype=torch.float64)
-        bound = per_row(high, u) if isinstance(high, Tensor) else torch.tensor(high, device=u.device)
-        return torch.minimum((u * bound).floor().long(), bound - 1)
+        if isinstance(high, Tensor):
+            bound = per_row(high, u)
+            return torch.minimum((u * bound).floor().long(), bound - 1)
+        return (u * high).floor().long().clamp(max=high - 1)

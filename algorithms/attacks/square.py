@@ -103,7 +103,7 @@ class Square(Attack):
             return (x + self.eps * signs.signs((channels, 1, width), dtype=x.dtype)).clamp(0, 1)
         side = max(1, min(height, width) // TILES)
         down, across = -(-height // side), -(-width // side)
-        tiles = bump(side).to(x).repeat(down, across)[:height, :width]
+        tiles = bump(side, x.dtype, x.device).repeat(down, across)[:height, :width]
         turned = signs.signs((channels, down, across), dtype=x.dtype)
         turned = turned.repeat_interleave(side, 2).repeat_interleave(side, 3)[:, :, :height, :width]
         return self._inside(x, tiles * turned)
@@ -121,7 +121,7 @@ class Square(Attack):
             return torch.where(per_row(same, x), torch.lerp(best, (x - self.eps * signs).clamp(0, 1), square), proposal)
         flipped = streams.fork(TURN).signs((1, 1, 1), k) > 0
         down, across = torch.where(flipped, column, row), torch.where(flipped, row, column)
-        bumps = signs * square * bump(side).to(x)[down.clamp(0, side - 1), across.clamp(0, side - 1)]
+        bumps = signs * square * bump(side, x.dtype, x.device)[down.clamp(0, side - 1), across.clamp(0, side - 1)]
         row, column = _place(streams.fork(OTHER_PLACE), x, side, k)
         return self._inside(x, self._moved(best - x, bumps, square, _within(row, side, x) * _within(column, side, x)))
 
@@ -149,10 +149,10 @@ class Square(Attack):
 
 
 @cache
-def bump(side: int) -> Tensor:
+def bump(side: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Tensor:
     """(side, side): a bump in the upper half and a dent in the lower one. Equation 2."""
     upper, lower = _pyramid(side // 2, side), _pyramid(side - side // 2, side)
-    return torch.cat([upper, -lower])
+    return torch.cat([upper, -lower]).to(device, dtype)
 
 
 def _pyramid(height: int, width: int) -> Tensor:
@@ -165,10 +165,10 @@ def _pyramid(height: int, width: int) -> Tensor:
 def _place(streams: Streams, x: Images, side: int, k: int) -> tuple[Tensor, Tensor]:
     """A random square's place: each pixel's row and column in it, (batch, 1, height, 1) and (batch, 1, 1, width)."""
     height, width = x.shape[2:]
-    free = torch.tensor([height - side + 1, width - side + 1], device=x.device)
-    first = (streams.uniform((2,), k, dtype=torch.float64) * free).floor().long()
+    row, column = streams.uniform((2,), k, dtype=torch.float64).split(1, 1)
+    top, left = ((at * (length - side + 1)).floor().long() for at, length in ((row, height), (column, width)))
     down, across = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    return (down - first[:, :1])[:, None, :, None], (across - first[:, 1:])[:, None, None, :]
+    return (down - top)[:, None, :, None], (across - left)[:, None, None, :]
 
 
 def _within(place: Tensor, side: int, like: Images) -> Tensor:
