@@ -10,7 +10,7 @@ import torch
 from algorithms import balls, checks, moments
 from algorithms.attacks import Attack
 from algorithms.losses import Loss
-from algorithms.search import Problem
+from algorithms.search import TOGETHER, Problem
 from algorithms.tensors import Images, per_row
 
 
@@ -75,10 +75,14 @@ class SPSA(Attack):
 
     def estimate(self, problem: Problem, x_adv: Images, k: int) -> Images:
         """The gradient of the loss at `x_adv`, roughly: a mean over pairs, whose points may leave ball and box."""
-        total, shape = torch.zeros_like(x_adv), tuple(x_adv.shape[1:])
-        for sample in range(self.samples):
-            signs = problem.streams.signs(shape, k * self.samples + sample, dtype=x_adv.dtype)
-            ahead = problem.loss(problem.predict(x_adv + self.distance * signs, judged=False))
-            behind = problem.loss(problem.predict(x_adv - self.distance * signs, judged=False))
-            total += per_row((ahead - behind) / (2 * self.distance * self.samples), signs) * signs
+        total, samples = torch.zeros_like(x_adv), range(k * self.samples, (k + 1) * self.samples)
+        together = max(1, TOGETHER // (2 * len(x_adv)))
+        for first in samples[::together]:
+            drawn = range(first, min(first + together, samples.stop))
+            signs = [problem.streams.signs(tuple(x_adv.shape[1:]), n, dtype=x_adv.dtype) for n in drawn]
+            ahead, behind = (x_adv + way * self.distance * torch.stack(signs) for way in (1, -1))
+            values = problem.values(torch.cat([ahead, behind])).chunk(2)
+            slopes = (values[0] - values[1]) / (2 * self.distance * self.samples)
+            for slope, along in zip(slopes, signs, strict=True):
+                total += per_row(slope, along) * along
         return total
