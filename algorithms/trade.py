@@ -3,8 +3,8 @@
 (2017, https://arxiv.org/abs/1608.04644, section VI.) A row descends norm + worth * hinge(margin) several times. After a
 descent that fooled, the worth was too high and is halved towards what failed; after one that did not, it is raised
 tenfold until something fools. Every row counts its own steps, so one that stops early begins its next descent at once:
-where nothing moves it, and where it gets no lower from one check to the next. A descent that has fooled may go up at
-three checks in a row: Adam and FISTA do now and then, which in a whole batch, where Carlini and Wagner look, evens out.
+where nothing moves it, and where it gets no lower from one check to the next. A descent may go up at some checks in a
+row: Adam and FISTA do now and then, which in a whole batch, where Carlini and Wagner look, evens out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from algorithms.tensors import Counts, Images, Mask, PerRow
 
 RAISED = 10.0  # factor on a worth that never fooled
 CHECKS = 20  # how often a descent is asked whether it still gets lower
-PATIENCE = 4  # checks in a row without progress that end one that has fooled; others end at the first
+PATIENCE = 4  # checks in a row without progress that end one that has fooled
+PATIENCE_UNFOOLED = 2  # that end one that has not
 PROGRESS = 0.9999  # it does if the objective has fallen below this share of what it was
 
 
@@ -61,7 +62,7 @@ def advance(
     checked = age % max(1, steps // CHECKS) == 0
     stalls = torch.where(objective > PROGRESS * search.objective, search.stalls + 1, 0)
     stalls, objective = torch.where(checked, stalls, search.stalls), torch.where(checked, objective, search.objective)
-    over = (age >= steps) | (stalls >= torch.where(fooled, PATIENCE, 1))
+    over = (age >= steps) | (stalls >= torch.where(fooled, PATIENCE, PATIENCE_UNFOOLED))
     over = over if still is None else over | still
     low = torch.where(over & ~fooled, torch.maximum(search.low, search.worth), search.low)
     high = torch.where(over & fooled, torch.minimum(search.high, search.worth), search.high)
