@@ -30,6 +30,8 @@ from workers.messages import Shard, ShardReport, Snapshot, Work
 from workers.prober import Columns, DistilTask, ProbeTask, probe, train_substitute
 from workers.stability import EXAMPLES, Stability, measured
 
+WATCHED = 8  # a step's clean accuracy is that of one image in so many, so that to see it costs next to nothing
+
 
 @final
 class Attacker:
@@ -136,8 +138,9 @@ class Attacker:
         return measured(self.bench.model, images.to(self.bench.device), self.bench.work.seed), None
 
     def _accuracy(self, batch: Batch) -> float:
+        few = slice(max(1, self.bench.work.batch // WATCHED))
         with torch.inference_mode(), evaluating(self.bench.model):
-            return (predict(self.bench.model, batch.x).argmax(1) == batch.y).float().mean().item()
+            return (predict(self.bench.model, batch.x[few]).argmax(1) == batch.y[few]).float().mean().item()
 
 
 def report(shard: Shard, version: int, record: Record, clean: float, times: tuple[float, float]) -> ShardReport:

@@ -77,7 +77,7 @@ class ShardReport(NamedTuple):
     spent: NDArray[np.int32]  # backward passes of each example
     saved: int  # backward passes that rows which left the shard early did not make: against its longest row
     fooled: float  # share of the examples that fool the attacked model; NaN if it was not measured
-    clean_accuracy: float  # of the attacked model on this shard; NaN but for the first shard of a step
+    clean_accuracy: float  # of the attacked model on a share of the first shard of a step; NaN for other shards
 
 
 class StepReport(NamedTuple):
