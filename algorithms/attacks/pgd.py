@@ -11,6 +11,8 @@ from algorithms.losses import Loss
 from algorithms.search import Problem
 from algorithms.tensors import Images
 
+NEAR = 0.1  # share of an l2 radius within which the first search starts
+
 
 class Iterate(NamedTuple):
     """Where the rows stand."""
@@ -26,6 +28,10 @@ class PGD(Attack):
     In l-infinity a step follows the gradient's sign, in l2 its direction, and in l1 the signs of its largest entries
     (SLIDE: Tramèr and Boneh 2019, https://arxiv.org/abs/1904.13000). Restarts keep the worst point of all. With the
     loss `margin` this is the attack that papers call "CW-infinity" inside a fixed ball.
+
+    A start is uniform in the ball, but the first in l2 in a ball of a tenth of the radius. In many dimensions a point
+    uniform in an l2 ball lies at its edge, where noise has used up what the loss could have: with one search such
+    starts leave one or two images of a hundred more standing on robust MNIST networks. Over several, variety helps.
     """
 
     norm: Literal["linf", "l2", "l1"] = "linf"
@@ -33,7 +39,7 @@ class PGD(Attack):
     step_size: float = 2 / 255  # in pixel units, like eps
     steps: int = 10
     restarts: int = 1
-    random_start: bool = True  # uniform in the ball; otherwise from the clean image
+    random_start: bool = True  # otherwise from the clean image
     loss: Loss = "cross_entropy"
     kept: float = 0.01  # share of the entries that a step moves; l1 only
     targeted: bool = False
@@ -47,10 +53,11 @@ class PGD(Attack):
         checks.between("kept", self.kept, 0, 1, "a share of the entries")
 
     def start(self, problem: Problem) -> Iterate:
-        """The clean images, or points uniform in the ball around them."""
+        """The clean images, or random points around them."""
         if not self.random_start:
             return Iterate(problem.x)
-        return Iterate((problem.x + balls.random_point(problem.x, self.norm, self.eps, problem.streams)).clamp(0, 1))
+        radius = self.eps * NEAR if self.norm == "l2" and problem.restart == 0 else self.eps
+        return Iterate((problem.x + balls.random_point(problem.x, self.norm, radius, problem.streams)).clamp(0, 1))
 
     def step(self, problem: Problem, state: Iterate, k: int) -> Iterate:
         """One steepest step, back onto the ball and into the box."""

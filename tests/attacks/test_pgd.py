@@ -124,6 +124,15 @@ def test_the_start_is_random_in_the_ball_and_optional() -> None:
     assert torch.equal(attacked(PGD(**still, random_start=False), two_classes(), x, y, "last").x_adv, x)
 
 
+def test_in_l2_the_first_start_is_near_and_others_are_anywhere_in_the_ball() -> None:
+    x, y = inner(50), torch.zeros(50, dtype=torch.int64)
+    still = {"norm": "l2", "eps": 0.1, "step_size": 0.0, "steps": 1}
+    near, far = (attacked(PGD(**still, restarts=n), two_classes(), x, y, "last").norm for n in (1, 2))
+    assert 0.005 < near.max() <= 0.01 * (1 + 1e-5)
+    assert (far > near).all()
+    assert 0.05 < far.max() <= 0.1 * (1 + 1e-5)
+
+
 def test_more_restarts_can_only_raise_the_loss_and_the_count() -> None:
     x, model = images(20), small()
     y = classes_of(model, x)
