@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -31,7 +30,7 @@ def test_gradient_is_autograds() -> None:
     part = shard_gradient(model, Standard(), (x, x, y), rng())
     nn.functional.cross_entropy(model(x), y).backward()
     expected = torch.cat([p.grad.reshape(-1) for p in model.parameters()])
-    np.testing.assert_allclose(part.gradient, expected.numpy(), rtol=1e-12)
+    torch.testing.assert_close(part.gradient, expected, rtol=1e-12, atol=0)
 
 
 def test_running_statistics_move_as_if_the_shards_came_one_after_the_other() -> None:
@@ -63,16 +62,16 @@ def test_dropout_draws_from_the_shards_numbers_and_not_from_the_global_generator
     first = shard_gradient(model, Standard(), (x, x, y), rng()).gradient
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(321)
-    assert np.array_equal(shard_gradient(model, Standard(), (x, x, y), rng()).gradient, first)
+    assert torch.equal(shard_gradient(model, Standard(), (x, x, y), rng()).gradient, first)
     other = torch.Generator().manual_seed(6)
-    assert not np.array_equal(shard_gradient(model, Standard(), (x, x, y), other).gradient, first)
+    assert not torch.equal(shard_gradient(model, Standard(), (x, x, y), other).gradient, first)
 
 
 def test_an_unused_parameter_has_a_zero_gradient() -> None:
     model = network()
     model.register_parameter("unused", nn.Parameter(torch.ones(7, dtype=torch.float64)))
     x, y = shards()[0]
-    flat = torch.from_numpy(shard_gradient(model, Standard(), (x, x, y), rng()).gradient)
+    flat = shard_gradient(model, Standard(), (x, x, y), rng()).gradient
     named = split_flat(flat, dict(model.named_parameters()))
     assert named["unused"].eq(0).all()
     assert named["4.weight"].shape == (4, 108)
@@ -80,7 +79,7 @@ def test_an_unused_parameter_has_a_zero_gradient() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 def test_the_tree_adds_pairs_and_then_pairs_of_pairs(count: int) -> None:
-    parts = [np.float32(10.0**-i) * np.ones(3, np.float32) for i in range(count)]
+    parts = [torch.full((3,), 10.0**-i) for i in range(count)]
     by_hand = {
         1: lambda p: p[0],
         2: lambda p: p[0] + p[1],
@@ -88,7 +87,7 @@ def test_the_tree_adds_pairs_and_then_pairs_of_pairs(count: int) -> None:
         5: lambda p: ((p[0] + p[1]) + (p[2] + p[3])) + p[4],
         8: lambda p: ((p[0] + p[1]) + (p[2] + p[3])) + ((p[4] + p[5]) + (p[6] + p[7])),
     }
-    assert np.array_equal(tree_sum(parts), by_hand[count](parts))
+    assert torch.equal(tree_sum(parts), by_hand[count](parts))
 
 
 def test_a_cumulative_average_is_refused_by_name() -> None:

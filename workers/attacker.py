@@ -24,7 +24,7 @@ from workers.bench import Batch, Bench
 from workers.cache import open_split
 from workers.companions import Surrogate, accompanied, built
 from workers.convergence import Convergence, ball_of_training, columns
-from workers.descent import ShardGradient, array
+from workers.descent import SentGradient, array, sent
 from workers.judge import Judged, JudgeTask, judge
 from workers.messages import Shard, ShardReport, Snapshot, Work
 from workers.prober import Columns, DistilTask, ProbeTask, probe, train_substitute
@@ -46,7 +46,7 @@ class Attacker:
         """What decides the last bits of this worker's arithmetic. Answers once the worker has started."""
         return runtime.fingerprint(self.bench.device), None
 
-    def attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
+    def attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | SentGradient]:
         """Examples of a shard against the parameters `taken`, or the gradient on them, with a report.
 
         Raises FloatingPointError, naming step and shard, if the model's loss is not finite.
@@ -56,13 +56,13 @@ class Attacker:
         except FloatingPointError as error:
             raise FloatingPointError(f"step {shard.step}, shard {shard.number}: {error}") from error
 
-    def _attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | ShardGradient]:
+    def _attack(self, shard: Shard, taken: Snapshot) -> tuple[ShardReport, NDArray[Any] | SentGradient]:
         began = time.perf_counter(), time.process_time()
         batch, record = self._make(shard, taken)
         clean = self._accuracy(batch) if shard.number == 0 else math.nan
-        payload: NDArray[Any] | ShardGradient = array(record.x_adv)
+        payload: NDArray[Any] | SentGradient = array(record.x_adv)
         if self.bench.work.exchange == "gradients":
-            payload = self.bench.gradient(shard, batch, record.x_adv)
+            payload = sent(self.bench.gradient(shard, batch, record.x_adv))
         times = time.perf_counter() - began[0], time.process_time() - began[1]
         return report(shard, taken.version, record, clean, times), payload
 

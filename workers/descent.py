@@ -31,11 +31,19 @@ class Statistics(NamedTuple):
 
 
 class ShardGradient(NamedTuple):
-    """What a shard contributes to a step; arrays, so that Ray moves them without copying."""
+    """What a shard contributes to a step."""
 
     loss: float
-    gradient: NDArray[Any]  # all parameters' gradients, flat, in the model's order
+    gradient: Tensor  # all parameters' gradients, flat, in the model's order, on the device where they were taken
     statistics: dict[str, Statistics]  # by the name of the buffer
+
+
+class SentGradient(NamedTuple):
+    """The same on its way to another process: an array, so that Ray moves it without copying."""
+
+    loss: float
+    gradient: NDArray[Any]
+    statistics: dict[str, Statistics]
 
 
 class Learning(NamedTuple):
@@ -83,7 +91,17 @@ def shard_gradient(
     finally:
         restore(model, before)
     flat = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients, strict=True)]
-    return ShardGradient(float(loss.detach()), array(torch.cat([g.reshape(-1) for g in flat])), statistics)
+    return ShardGradient(float(loss.detach()), torch.cat([g.reshape(-1) for g in flat]), statistics)
+
+
+def sent(part: ShardGradient) -> SentGradient:
+    """A shard's gradient, ready to leave the process."""
+    return SentGradient(part.loss, array(part.gradient), part.statistics)
+
+
+def received(part: SentGradient, device: torch.device) -> ShardGradient:
+    """A shard's gradient that another process has taken."""
+    return ShardGradient(part.loss, tensor(part.gradient, device), part.statistics)
 
 
 @contextmanager
@@ -152,7 +170,7 @@ def apply_statistics(model: nn.Module, statistics: Sequence[dict[str, Statistics
                 buffers[name].mul_(decay).add_(tensor(shift, buffers[name].device))
 
 
-def tree_sum(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def tree_sum(parts: Sequence[Tensor]) -> Tensor:
     """Sum over a fixed binary tree: pairs, then pairs of pairs. The order never depends on who came first."""
     while len(parts) > 1:
         pairs = [parts[i] + parts[i + 1] for i in range(0, len(parts) - 1, 2)]

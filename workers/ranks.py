@@ -12,15 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain, zip_longest
-from typing import Any, NamedTuple, TypeVar, final
+from typing import NamedTuple, TypeVar, final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import distributed
+from torch import Tensor, distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from workers.descent import ShardGradient, Statistics, array, tensor, tree_sum
+from workers.descent import ShardGradient, Statistics, tree_sum
 from workers.messages import Reduction
 
 Item = TypeVar("Item")
@@ -34,7 +32,7 @@ class RankLost(Exception):  # noqa: N818 - a thing that happens, and is mended
 class Total(NamedTuple):
     """What all shards of a step come to."""
 
-    gradient: NDArray[Any]  # the sum over shards, flat
+    gradient: Tensor  # the sum over shards, flat
     losses: list[float]  # by shard
     statistics: list[dict[str, Statistics]]  # by shard
 
@@ -81,24 +79,21 @@ class Ranks:
             distributed.all_gather_object(found, facts)
         return [fact for fact in chain.from_iterable(zip_longest(*found)) if fact is not None]
 
-    def _gathered(self, gradients: Sequence[NDArray[Any]], count: int) -> NDArray[Any]:
+    def _gathered(self, gradients: Sequence[Tensor], count: int) -> Tensor:
         """The sum over the fixed tree of all shards' gradients. Ranks with one shard less send zeros for it."""
         most = -(-count // self.size)
-        mine = np.zeros((most, gradients[0].size), gradients[0].dtype)
-        mine[: len(gradients)] = gradients
-        own = tensor(mine, self.device)
-        everywhere = torch.empty((self.size, *own.shape), dtype=own.dtype, device=self.device)
+        own = torch.stack([*gradients, *[torch.zeros_like(gradients[0])] * (most - len(gradients))])
+        everywhere = torch.empty((self.size, *own.shape), dtype=own.dtype, device=own.device)
         with _together():
             distributed.all_gather(list(everywhere), own)
-        in_order = array(everywhere.transpose(0, 1)).reshape(-1, mine.shape[1])
-        return tree_sum(list(in_order[:count]))
+        return tree_sum(everywhere.transpose(0, 1).flatten(0, 1)[:count].unbind())
 
-    def _reduced(self, gradients: Sequence[NDArray[Any]], count: int) -> NDArray[Any]:
+    def _reduced(self, gradients: Sequence[Tensor], count: int) -> Tensor:
         """The sum of the ranks' sums, in whatever order the network adds them."""
-        own = tensor(tree_sum(gradients), self.device)
+        own = tree_sum(gradients).clone()
         with _together():
             distributed.all_reduce(own)
-        return array(own)
+        return own
 
 
 @contextmanager

@@ -17,12 +17,12 @@ from algorithms.control.decoupling import Solve, here
 from algorithms.tensors import finite
 from workers import runtime, schedule
 from workers.bench import Bench
-from workers.descent import ShardGradient, Statistics, apply_statistics, restore, tensor
+from workers.descent import SentGradient, ShardGradient, Statistics, apply_statistics, received, restore, tensor
 from workers.messages import Shard, Snapshot, StepReport, Work
 from workers.movement import Movement, below
 from workers.ranks import Ranks
 
-Payload = NDArray[Any] | ShardGradient  # adversarial examples of a shard, or the gradient on them
+Payload = NDArray[Any] | SentGradient  # adversarial examples of a shard, or the gradient on them
 
 
 @final
@@ -77,7 +77,7 @@ class Trainer:
         shards = schedule.shards(self.bench.work, len(self.bench.split), step)
         mine = zip(self.ranks.mine(shards), payloads, strict=True)
         total = self.ranks.total([self._gradient(shard, payload) for shard, payload in mine], self.bench.work.reduction)
-        flat = torch.as_tensor(total.gradient / len(shards), device=self.bench.device)
+        flat = total.gradient / len(shards)
         norm = float(flat[: self.model.size].norm())
         notes = self._advance(step, flat, total.statistics)
         figures = self.bench.defense(step).settle(self.bench.network)
@@ -110,8 +110,8 @@ class Trainer:
         return None, np.frombuffer(pack(tensors), np.uint8)
 
     def _gradient(self, shard: Shard, payload: Payload) -> ShardGradient:
-        if isinstance(payload, ShardGradient):
-            return payload
+        if isinstance(payload, SentGradient):
+            return received(payload, self.bench.device)
         batch = self.bench.read(shard)
         try:
             return self.bench.gradient(shard, batch, tensor(payload, self.bench.device))
