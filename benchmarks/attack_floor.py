@@ -110,6 +110,8 @@ class Recorder(nn.Module):
 
 def replay(model: nn.Module, x: Tensor, y: Tensor, passes: list[Pass]) -> None:
     """The passes alone, by plain torch, with gradients for the input only."""
+    times = -(-max(images for images, _ in passes) // len(x))  # a pass may hold several points of each image
+    x, y = x.repeat(times, 1, 1, 1), y.repeat(times)
     for images, backwards in passes:
         here = x[:images].detach().requires_grad_(backwards > 0)
         logits = model(here) if backwards else _without_graph(model, here)

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from algorithms.attacks import Attack
 from algorithms.attacks.ddn import DDN
 from algorithms.attacks.deepfool import DeepFool
 from algorithms.attacks.pgd import PGD
+from algorithms.attacks.spsa import SPSA
 from algorithms.models.cnn4 import Cnn4
 from algorithms.search import search
 from benchmarks import networks
@@ -61,17 +63,21 @@ def test_who_leaves_the_ball_or_the_box_has_not_fooled(change: float) -> None:
     assert honest.norms.tolist() == [0] * 6
 
 
-def test_the_floor_is_the_attacks_own_passes() -> None:
+@pytest.mark.parametrize("attack", [DeepFool(), SPSA(steps=1, samples=4)])
+def test_the_floor_is_the_attacks_own_passes(attack: Attack) -> None:
     model, x = small(), images(6)
     y = classes_of(model, x)
     recorder = Recorder(model)
-    record = search(DeepFool(), recorder, x, y, rng=torch.Generator().manual_seed(0))
+    record = search(attack, recorder, x, y, rng=torch.Generator().manual_seed(0))
     with Counter(model) as counter:
         replay(model, x, y, recorder.passes)
     assert counter.forwards == int(record.forwards.sum())
     assert counter.backwards == int(record.backwards.sum())
-    row = over_floor("DDN", DDN(steps=3), model, x, y, pairs=1)
-    assert row.ratio > 1  # of a model this small next to nothing
+
+
+def test_an_attack_on_a_small_model_costs_more_than_its_passes() -> None:
+    model, x = small(), images(6)
+    assert over_floor("DDN", DDN(steps=3), model, x, classes_of(model, x), pairs=1).ratio > 1
 
 
 def test_every_contest_has_its_own_name_and_rivals() -> None:
