@@ -57,6 +57,7 @@ def projected() -> list[Contest]:
                 "torchattacks": torchattacks("PGDL2", eps=L2, alpha=0.25, steps=20),
             },
             images=100,
+            seeds=8,
         ),
         Contest(
             "PGD-20 l1",
