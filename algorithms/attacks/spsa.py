@@ -81,8 +81,8 @@ class SPSA(Attack):
             drawn = range(first, min(first + together, samples.stop))
             signs = [problem.streams.signs(tuple(x_adv.shape[1:]), n, dtype=x_adv.dtype) for n in drawn]
             ahead, behind = (x_adv + way * self.distance * torch.stack(signs) for way in (1, -1))
-            values = problem.values(torch.cat([ahead, behind])).chunk(2)
-            slopes = (values[0] - values[1]) / (2 * self.distance * self.samples)
+            higher, lower = problem.values(torch.cat([ahead, behind])).chunk(2)
+            slopes = (higher - lower) / (2 * self.distance * self.samples)
             for slope, along in zip(slopes, signs, strict=True):
                 total += per_row(slope, along) * along
         return total
