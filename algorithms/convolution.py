@@ -12,7 +12,8 @@ with W (channels of the result, channels of the images x height x width of the k
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, final
 
 import torch
@@ -43,11 +44,27 @@ class PixelConv2d(nn.Conv2d):
         return _convolve(images, self.weight, self.bias, Grid(self.stride, self.padding))
 
 
-def quicken(modules: Iterable[nn.Module]) -> None:
-    """Makes `PixelConv2d` of those among the modules that see gray images and can be one, in place."""
-    for module in modules:
-        if type(module) is nn.Conv2d and _fits(module):
-            module.__class__ = PixelConv2d
+def quicken(modules: Iterable[nn.Module]) -> Sequence[nn.Module]:
+    """Makes `PixelConv2d` of those among the modules that see gray images and can be one, in place; returns them."""
+    found = [module for module in modules if type(module) is nn.Conv2d and _fits(module)]
+    for module in found:
+        module.__class__ = PixelConv2d
+    return found
+
+
+@contextmanager
+def quickened(model: nn.Module) -> Iterator[None]:
+    """Within the block the model's convolutions of gray images are quick; at its end they are torch's again.
+
+    A model that `torch.compile` has compiled, or a part of it, keeps its own.
+    """
+    compiled = any(hasattr(module, "_orig_mod") for module in model.modules())
+    found = [] if compiled else quicken(model.modules())
+    try:
+        yield
+    finally:
+        for module in found:
+            module.__class__ = nn.Conv2d
 
 
 def _fits(layer: nn.Conv2d) -> bool:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from algorithms import losses
+from algorithms.convolution import quickened
 from algorithms.gradients import Evaluated, differentiate, predict
 from algorithms.ledger import Best, Ledger, Policy, Record
 from algorithms.modes import frozen
@@ -210,7 +211,7 @@ def search(
     """
     check(x, y)
     streams = rng if isinstance(rng, Streams) else Streams.draw(rng, len(x), x.device)
-    with frozen(model):
+    with frozen(model), quickened(model):
         ledger = Ledger(attack, x.detach(), y, policy)
         for restart in range(attack.restarts):
             rows = standing(ledger)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from algorithms import convolution
+from algorithms.attacks.pgd import PGD
 from algorithms.convolution import PixelConv2d
 from algorithms.models.lenet5 import LeNet5
 from workers import runtime
@@ -130,3 +131,27 @@ def test_workers_have_it_in_either_precision() -> None:
     model = runtime.arranged(LeNet5().build((1, 28, 28), 10))
     for opponent in (model, runtime.lowered(model, "bfloat16")):
         assert [type(one) for one in opponent.modules() if isinstance(one, nn.Conv2d)] == [PixelConv2d, nn.Conv2d]
+
+
+def test_a_search_has_it_and_the_model_is_as_before() -> None:
+    torch.manual_seed(0)
+    model, seen = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)).double(), []
+    model[0].register_forward_hook(lambda layer, *_: seen.append(type(layer)))
+    x = torch.rand(5, 1, 6, 6, dtype=torch.float64)
+    y = model(x).argmax(1)
+    PGD(eps=0.1, steps=3)(model, x, y, rng=torch.Generator().manual_seed(0))
+    assert set(seen[1:]) == {PixelConv2d}
+    assert type(model[0]) is nn.Conv2d
+    with pytest.raises(ValueError, match="labels 0 to 3"):
+        PGD()(model, x, y + 4, rng=torch.Generator())
+    assert type(model[0]) is nn.Conv2d
+
+
+def test_inside_another_search_it_stays_and_a_compiled_model_keeps_its_own() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 3))
+    with convolution.quickened(model):
+        with convolution.quickened(model):
+            pass
+        assert type(model[0]) is PixelConv2d
+    with convolution.quickened(torch.compile(model)):  # which compiles at its first pass
+        assert type(model[0]) is nn.Conv2d
