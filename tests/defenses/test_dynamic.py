@@ -117,7 +117,7 @@ class _Start:
     """All that PGD asks of a problem before its first step."""
 
     def __init__(self, x: Tensor, streams: Streams) -> None:
-        self.x, self.streams = x, streams
+        self.x, self.streams, self.restart = x, streams, 0
 
 
 @pytest.mark.parametrize("first_step_always", [True, False])
