@@ -39,8 +39,6 @@ __all__ = [
     "unperturbed",
 ]
 
-TOGETHER = 128  # rows that a pass holds where a search has several points of each row to look at
-
 
 class Visit(NamedTuple):
     """A point that a search has evaluated, offered to a stopping rule."""
@@ -134,13 +132,12 @@ class Problem:
         return logits.to(x_adv.dtype)
 
     def values(self, points: Float[Tensor, "points batch channels height width"]) -> Float[Tensor, "points batch"]:
-        """The attack's loss at several points of every row that are no candidates: one forward pass each.
+        """The attack's loss at several points of every row that are no candidates.
 
-        Small batches share a pass of the model, which is quicker.
+        One forward pass each, all at once: with few rows that is quicker.
         """
-        rows = points.flatten(0, 1).split(max(TOGETHER, len(self.rows)))
         with torch.no_grad():
-            logits = torch.cat([self._logits(part) for part in rows]).to(points.dtype)
+            logits = self._logits(points.flatten(0, 1)).to(points.dtype)
         self.count(forwards=len(points))
         return torch.stack([self.loss(part) for part in logits.split(len(self.rows))])
 

@@ -132,3 +132,18 @@ def test_an_attacker_is_ready_without_the_compiler() -> None:
         "assert not torch.utils.deterministic.fill_uninitialized_memory"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_clean_accuracy_is_of_an_eighth_of_the_batch_and_seen_by_the_first_shard() -> None:
+    taken = trained(WORK)
+    attacker, bench = Attacker(WORK), Bench(WORK)
+    runtime.load(bench.model, taken)
+    first, _ = attacker.attack(SHARD, taken)
+    second, _ = attacker.attack(SHARD._replace(number=1), taken)
+    batch, few = bench.read(SHARD), WORK.batch // 8
+    assert few < len(batch.x)
+    with torch.no_grad():
+        right = bench.model.eval()(batch.x).argmax(1) == batch.y
+    assert first.clean_accuracy == pytest.approx(right[:few].float().mean().item())
+    assert right[:few].float().mean() != right.float().mean()
+    assert np.isnan(second.clean_accuracy)

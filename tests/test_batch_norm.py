@@ -135,10 +135,8 @@ def test_folded_it_cannot_be_trained() -> None:
 
 @torch.no_grad()
 def test_in_bfloat16_it_is_nearer_to_float32_than_without() -> None:
-    x, errors = (
-        torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1)),
-        {"plain": 0.0, "twice": 0.0, "once": 0.0},
-    )
+    x = torch.rand(64, *SHAPE, generator=torch.Generator().manual_seed(1))
+    errors = {"plain": 0.0, "twice": 0.0, "once": 0.0}
     for seed in range(10):
         network = lived(runtime.arranged(runtime.build(Cnn8(widths=(8, 8, 8), hidden=16), SHAPE, 3, seed)))
         half, exact = runtime.lowered(network, "bfloat16"), network(x)

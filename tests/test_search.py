@@ -300,13 +300,15 @@ def test_no_attack_costs_nothing() -> None:
     assert [part.dtype for part in record[1:]] == [torch.bool, torch.float32, torch.int64, torch.int64]
 
 
-def test_points_of_few_rows_share_a_pass_and_cost_one_each() -> None:
+def test_points_of_the_rows_share_a_pass_and_cost_one_each() -> None:
     model, x = Counting(small()), images(3)
     y = classes_of(model.model, x)
     problem = Problem(model, Ledger(PGD(), x, y, "first success"), torch.arange(3), Streams(torch.zeros(3)), None)
     points = torch.stack([x, 1 - x, x / 2])
+    calls: list[int] = []
+    model.register_forward_hook(lambda _, given, __: calls.append(len(given[0])))
     found = problem.values(points)
+    assert calls == [9]
     torch.testing.assert_close(found, torch.stack([problem.loss(model.model(point)) for point in points]))
-    assert model.forwards == 9
     assert problem.ledger.forwards.tolist() == [3] * 3
     assert not problem.ledger.success.any()  # none is a candidate

@@ -10,8 +10,10 @@ import torch
 from algorithms import balls, checks, moments
 from algorithms.attacks import Attack
 from algorithms.losses import Loss
-from algorithms.search import TOGETHER, Problem
+from algorithms.search import Problem
 from algorithms.tensors import Images, per_row
+
+TOGETHER = 128  # points that a pass holds, if a pair of each image is not more
 
 
 class Iterate(NamedTuple):
